@@ -1,0 +1,163 @@
+"""The events of a job, read by a thread that blocks."""
+
+from __future__ import annotations
+
+import time
+from collections.abc import Callable, Iterator
+from types import TracebackType
+from typing import Any, Protocol, Self
+
+import grpc
+
+from quantd import v1
+from quantd._errors import error_of_call
+from quantd._follower import JobFollower
+
+
+class Responses(Protocol):
+    """A stream of `QuantizeResponse` or `WatchJobResponse`."""
+
+    def __iter__(self) -> Iterator[Any]: ...
+    def cancel(self) -> object: ...
+
+
+class Attach(Protocol):
+    """Opens a stream of the job `name`, or of the new job when `name` is empty."""
+
+    def __call__(self, name: str, after_sequence: int) -> Responses: ...
+
+
+class JobStream(Iterator[v1.JobEvent]):
+    """Iterates over the events of a job, from the first not yet seen to its last one.
+
+    A lost connection is made anew without losing or repeating an event; see `Reconnect`. Leaving
+    the iterator, by `close()` or by `break`, does not touch the job: only `cancel()` does. After
+    `close()`, or an exception such as KeyboardInterrupt, iterating goes on where it was.
+
+    Returned by `Client.quantize` and `Client.watch`; not to be constructed.
+    """
+
+    def __init__(
+        self,
+        follower: JobFollower,
+        *,
+        attach: Attach,
+        get_job: Callable[[str], v1.Job],
+        cancel: Callable[[str, str], v1.Job],
+    ) -> None:
+        self._follower = follower
+        self._attach = attach
+        self._get_job = get_job
+        self._cancel = cancel
+        self._call: Responses | None = None
+        self._first: v1.JobEvent | None = None
+
+    @property
+    def job(self) -> v1.Job:
+        """The job as far as its events tell; `progress` is that of the last event."""
+        return self._follower.job
+
+    @property
+    def name(self) -> str:
+        """Name of the job, "jobs/{id}"."""
+        return self._follower.job.name
+
+    @property
+    def last_sequence(self) -> int:
+        """Sequence of the last event seen."""
+        return self._follower.last_sequence
+
+    def __next__(self) -> v1.JobEvent:
+        """Waits for the next event.
+
+        Raises:
+            StopIteration: The job is over.
+            QuantdError: The server does not know the job any more, or cannot be reached for longer
+                than `Reconnect.timeout`.
+        """
+        if self._first is not None:
+            event, self._first = self._first, None
+            return event
+        while not self._follower.is_over():
+            received = self._receive()
+            if received is not None and self._follower.accept(received):
+                if self._follower.is_over():
+                    self.close()
+                return received
+        raise StopIteration
+
+    def _receive(self) -> v1.JobEvent | None:
+        """One event; None when the stream broke or ended and a pause was made."""
+        try:
+            if self._call is None:
+                self._call = self._attach(self._follower.job.name, self._follower.last_sequence)
+            for response in self._call:
+                event: v1.JobEvent = response.event
+                return event
+            self._call = None
+            if self.name:
+                self._follower.see(self._get_job(self.name))
+            error = None
+        except grpc.RpcError as broken:
+            self._call = None
+            error = error_of_call(broken)
+        except BaseException:
+            # The read that was interrupted may still take an event off the wire.
+            self.close()
+            raise
+        if not self._follower.is_over():
+            time.sleep(self._follower.delay_after(error))
+        return None
+
+    def start(self) -> Self:
+        """Waits for the first event and keeps it for the iteration."""
+        self._first = next(self)
+        return self
+
+    def cancel(self, reason: str = "") -> v1.Job:
+        """Asks the server to stop the job; its events go on until the last one.
+
+        Args:
+            reason: Why, for the record.
+
+        Returns:
+            The job, which may still be CANCELLING.
+
+        Raises:
+            QuantdError: The call did not succeed.
+        """
+        return self._cancel(self.name, reason)
+
+    def result(self) -> v1.QuantizationResult:
+        """Reads the remaining events and returns what the job made.
+
+        Returns:
+            The result.
+
+        Raises:
+            JobFailed: The job failed.
+            JobCancelled: The job was cancelled.
+            QuantdError: See `__next__`.
+        """
+        for _ in self:
+            pass
+        return self._follower.result()
+
+    def close(self) -> None:
+        """Leaves the stream; the job goes on."""
+        call, self._call = self._call, None
+        if call is not None:
+            call.cancel()
+
+    def __enter__(self) -> Self:
+        """Returns itself."""
+        return self
+
+    def __exit__(
+        self,
+        kind: type[BaseException] | None,
+        error: BaseException | None,
+        traceback: TracebackType | None,
+    ) -> None:
+        """Leaves the stream."""
+        self.close()

@@ -1,0 +1,1 @@
+"""Generated code of specs that quantd imports, kept below its own name."""

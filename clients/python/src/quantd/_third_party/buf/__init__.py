@@ -1,0 +1,1 @@
+"""Generated from buf/; see tools/generate.py."""

@@ -1,0 +1,1 @@
+"""Generated from buf/validate/; see tools/generate.py."""

@@ -1,0 +1,169 @@
+"""One chunk of one tensor: read, check, transform, quantize, write."""
+
+from __future__ import annotations
+
+import math
+import threading
+from collections.abc import Iterator
+
+import msgspec
+import numpy as np
+import numpy.typing as npt
+
+from quantd_server.checkpoint.output import Output
+from quantd_server.checkpoint.reading import TensorReader
+from quantd_server.engine.pipeline_sizes import CHUNK_ELEMENTS
+from quantd_server.errors import QuantdError, quoted
+from quantd_server.kernels.dtypes import first_nonfinite, sum_of_squares, to_float32
+from quantd_server.methods.base import TensorQuantizer, TensorTask
+
+ITEM_BYTES = {"F32": 4, "F16": 2, "BF16": 2}
+"""The source types whose values are looked at; others are copied as they are."""
+
+
+class Chunk(msgspec.Struct, frozen=True):
+    """The elements [first, first + count) of a tensor, flattened in row-major order."""
+
+    first: int
+    count: int
+
+
+class ChunkOutcome(msgspec.Struct, frozen=True, kw_only=True):
+    """What became of a chunk."""
+
+    source_bytes: int
+    squared_error: float = 0.0
+    squared_sum: float = 0.0
+    first_nonfinite: int = -1
+    """Index in the tensor of the first value that is NaN or infinite; -1 when all are finite."""
+
+
+def split(task: TensorTask, quantizer: TensorQuantizer | None) -> Iterator[Chunk]:
+    """The chunks of a tensor: whole multiples of what the quantizer and the transform need."""
+    unit = quantizer.granularity if quantizer else 1
+    if task.transform == "permute_heads":
+        unit = math.lcm(unit, task.element_count // task.head_count)
+    elif task.transform == "transpose":
+        unit = task.element_count
+    step = max(1, CHUNK_ELEMENTS // unit) * unit
+    for first in range(0, task.element_count, step):
+        yield Chunk(first, min(step, task.element_count - first))
+
+
+class ChunkWorker:
+    """Does chunks; called by several threads, each with buffers of its own."""
+
+    def __init__(self, reader: TensorReader, output: Output, *, allow_non_finite: bool) -> None:
+        self._reader = reader
+        self._output = output
+        self._allow_non_finite = allow_non_finite
+        self._buffers = threading.local()
+        self._lock = threading.Lock()
+        self.trailing: dict[str, dict[str, bytes]] = {}
+        """Contents of the trailing parts, by file and name; see ``OutputPart.trailing``."""
+
+    def copy(self, task: TensorTask, chunk: Chunk) -> ChunkOutcome:
+        """Copy a chunk bit for bit."""
+        assert task.source is not None
+        item = task.source.nbytes // max(1, task.element_count)
+        raw = self._read(task, chunk, item)
+        bad = -1
+        if task.source.dtype in ITEM_BYTES:
+            bad = self._check(task, chunk, self._as_float32(raw, task, chunk))
+        self._write(task, 0, chunk.first * item, raw)
+        return ChunkOutcome(source_bytes=len(raw), first_nonfinite=bad)
+
+    def quantize(
+        self, task: TensorTask, chunk: Chunk, quantizer: TensorQuantizer
+    ) -> ChunkOutcome:
+        """Quantize a chunk."""
+        assert task.source is not None
+        raw = self._read(task, chunk, ITEM_BYTES[task.source.dtype])
+        values = self._as_float32(raw, task, chunk)
+        bad = self._check(task, chunk, values)
+        if bad >= 0:
+            np.nan_to_num(values, copy=False, nan=0.0, posinf=0.0, neginf=0.0)
+        values = _transform(values, task)
+        result = quantizer.quantize(chunk.first, values)
+        self.write(task, result.writes)
+        return ChunkOutcome(
+            source_bytes=len(raw),
+            squared_error=result.squared_error,
+            squared_sum=sum_of_squares(values),
+            first_nonfinite=bad,
+        )
+
+    def write(self, task: TensorTask, writes: list[tuple[int, int, object]]) -> None:
+        """Write pieces of the parts of a task."""
+        for part, offset, data in writes:
+            self._write(task, part, offset, memoryview(data).cast("B"))  # type: ignore[arg-type]
+
+    def _write(self, task: TensorTask, index: int, offset: int, data: memoryview) -> None:
+        part = task.parts[index]
+        if offset + len(data) > part.nbytes:
+            raise ValueError(
+                f"{part.name}: {len(data)} bytes at {offset} do not fit into {part.nbytes}"
+            )
+        if part.trailing:
+            with self._lock:
+                self.trailing.setdefault(part.file, {})[part.name] = bytes(data)
+        else:
+            self._output.write_at(part.file, part.offset + offset, data)
+
+    def _read(self, task: TensorTask, chunk: Chunk, item: int) -> memoryview:
+        assert task.source is not None
+        raw = self._buffer("raw", chunk.count * item, np.uint8)
+        view = memoryview(raw)
+        self._reader.read_into(task.source, chunk.first * item, view)
+        return view
+
+    def _as_float32(
+        self, raw: memoryview, task: TensorTask, chunk: Chunk
+    ) -> npt.NDArray[np.float32]:
+        assert task.source is not None
+        values = self._buffer("values", chunk.count, np.float32)
+        to_float32(np.frombuffer(raw, np.uint8), task.source.dtype, values)  # type: ignore[arg-type]
+        return values
+
+    def _check(self, task: TensorTask, chunk: Chunk, values: npt.NDArray[np.float32]) -> int:
+        """Index of the first non-finite value in the tensor, -1 if none; raises unless allowed."""
+        bad = first_nonfinite(values)
+        if bad < 0:
+            return -1
+        assert task.source is not None
+        if not self._allow_non_finite:
+            raise QuantdError(
+                reason="NON_FINITE_WEIGHTS",
+                field="spec.source_uri",
+                kind="precondition",
+                message=f"tensor {quoted(task.source.name)} holds {values[bad]} at element "
+                f"{chunk.first + bad}; weights have to be finite",
+                remedy="repair the checkpoint, or set allow_non_finite to have such weights "
+                "replaced by zero where they are quantized",
+            )
+        return chunk.first + bad
+
+    def _buffer(self, name: str, count: int, dtype: type[np.generic]) -> npt.NDArray[np.generic]:
+        """An array of ``count`` elements, reused by the thread from chunk to chunk."""
+        kept: npt.NDArray[np.generic] | None = getattr(self._buffers, name, None)
+        if kept is None or len(kept) < count:
+            kept = np.empty(count, dtype)
+            setattr(self._buffers, name, kept)
+        return kept[:count]
+
+
+def _transform(values: npt.NDArray[np.float32], task: TensorTask) -> npt.NDArray[np.float32]:
+    match task.transform:
+        case "copy":
+            return values
+        case "add_one":
+            values += np.float32(1.0)
+            return values
+        case "transpose":
+            return np.ascontiguousarray(values.reshape(task.shape).T).reshape(-1)
+        case "permute_heads":
+            # [head, half, pair, column] -> [head, pair, half, column]
+            columns = math.prod(task.shape[1:])
+            pairs = task.shape[0] // task.head_count // 2
+            halves = values.reshape(-1, 2, pairs, columns)
+            return np.ascontiguousarray(halves.swapaxes(1, 2)).reshape(-1)

@@ -1,0 +1,62 @@
+"""Keeps count of what is done and how fast."""
+
+from __future__ import annotations
+
+import time
+from collections import deque
+
+from quantd_server.engine.events import Progress, Stage
+
+WINDOW_SECONDS = 10.0
+"""The rate is that of the last seconds, so that it follows a change of pace."""
+
+REPORT_SECONDS = 0.5
+"""Least time between two reports that nothing but progress calls for."""
+
+
+class ProgressMeter:
+    """Counts source bytes and tensors."""
+
+    def __init__(self, *, tensors_total: int, bytes_total: int) -> None:
+        self._tensors_total = tensors_total
+        self._bytes_total = bytes_total
+        self._tensors_done = 0
+        self._bytes_done = 0
+        self._marks: deque[tuple[float, int]] = deque([(time.monotonic(), 0)])
+        self._reported = time.monotonic()
+
+    def add_bytes(self, count: int) -> None:
+        """Count source bytes that are done."""
+        self._bytes_done += count
+        now = time.monotonic()
+        self._marks.append((now, self._bytes_done))
+        while len(self._marks) > 2 and self._marks[0][0] < now - WINDOW_SECONDS:
+            self._marks.popleft()
+
+    def add_tensor(self) -> None:
+        """Count a tensor that is done."""
+        self._tensors_done += 1
+
+    def due(self) -> bool:
+        """Whether it is time for a report; true at most every ``REPORT_SECONDS``."""
+        now = time.monotonic()
+        if now - self._reported < REPORT_SECONDS:
+            return False
+        self._reported = now
+        return True
+
+    def progress(self, stage: Stage) -> Progress:
+        """The state now."""
+        start, first = self._marks[0]
+        seconds = time.monotonic() - start
+        rate = (self._bytes_done - first) / seconds if seconds > 0 else 0.0
+        left = self._bytes_total - self._bytes_done
+        return Progress(
+            stage=stage,
+            tensors_done=self._tensors_done,
+            tensors_total=self._tensors_total,
+            bytes_done=self._bytes_done,
+            bytes_total=self._bytes_total,
+            bytes_per_second=rate,
+            remaining=left / rate if rate > 0 else None,
+        )

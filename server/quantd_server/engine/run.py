@@ -1,0 +1,224 @@
+"""Runs one job in a worker process: from a work order to a published output."""
+
+from __future__ import annotations
+
+import resource
+import sys
+import threading
+import time
+from collections.abc import Callable, Iterator
+from concurrent.futures import ThreadPoolExecutor
+from pathlib import Path
+
+from quantd_server.checkpoint.opening import Checkpoint, open_checkpoint
+from quantd_server.checkpoint.output import Output, OutputDirectory, OutputFile
+from quantd_server.checkpoint.reading import TensorReader
+from quantd_server.checkpoint.safetensors_layout import seal
+from quantd_server.engine.chunks import ChunkWorker
+from quantd_server.engine.events import (
+    ProgressEvent,
+    QuantizationResult,
+    StageEvent,
+    TensorEvent,
+    WarningEvent,
+    WorkerEvent,
+)
+from quantd_server.engine.events import OutputFile as ReportedFile
+from quantd_server.engine.fingerprint import headers_digest, source_fingerprint
+from quantd_server.engine.pipeline import JobCancelled, Pipeline, TaskOutcome
+from quantd_server.engine.progress import ProgressMeter
+from quantd_server.engine.provenance import PROVENANCE_FILE, provenance
+from quantd_server.engine.specification import WorkOrder, work_options
+from quantd_server.engine.summary import ErrorSummary, summarize_types
+from quantd_server.errors import CheckpointError, Finding, Severity, quoted
+from quantd_server.methods.base import WorkPlan
+from quantd_server.methods.registry import METHODS
+
+Emit = Callable[[WorkerEvent], None]
+
+
+class JobRun:
+    """One job. ``emit`` gets its events; setting ``cancelled`` stops it within a chunk."""
+
+    def __init__(self, order: WorkOrder, emit: Emit, cancelled: threading.Event) -> None:
+        self._order = order
+        self._emit = emit
+        self._cancelled = cancelled
+        self._method = METHODS[order.spec.method.name]
+        self._errors = ErrorSummary()
+
+    def run(self) -> None:
+        """Do the job and emit its result.
+
+        Raises QuantdError or JobCancelled; nothing is left behind then.
+        """
+        started = time.monotonic()
+        self._emit(StageEvent(stage="PREPARING"))
+        checkpoint, work = self._plan()
+        with self._create_output() as output, TensorReader(checkpoint.directory) as reader:
+            for file in work.files:
+                output.create(file.name, file.size)
+                output.write_at(file.name, 0, file.header)
+            self._emit(StageEvent(stage="QUANTIZING"))
+            worker = ChunkWorker(
+                reader, output, allow_non_finite=self._order.spec.allow_non_finite
+            )
+            outcomes = list(self._quantize(work, worker))
+            self._emit(StageEvent(stage="FINALIZING"))
+            _seal(work, worker, output)
+            reader.check_unchanged()
+            files = self._finalize(checkpoint, work, outcomes, output)
+            if self._cancelled.is_set():
+                raise JobCancelled
+            output.commit()
+        self._emit(self._result(work, files, time.monotonic() - started))
+
+    def _plan(self) -> tuple[Checkpoint, WorkPlan]:
+        """The same plan that was made before the job was accepted, made again from the headers."""
+        order = self._order
+        checkpoint = open_checkpoint(Path(order.source_path))
+        if source_fingerprint(checkpoint) != order.source_fingerprint:
+            raise CheckpointError(
+                reason="SOURCE_CHANGED",
+                kind="precondition",
+                message="the source has changed since the job was planned",
+                remedy="let it rest, and submit the job again",
+            )
+        options = work_options(order.spec, order.output_path)
+        return checkpoint, self._method.prepare(order.spec.method.value, checkpoint, options)
+
+    def _create_output(self) -> Output:
+        final = Path(self._order.output_path)
+        final.parent.mkdir(parents=True, exist_ok=True)
+        kind = OutputFile if self._method.single_file else OutputDirectory
+        return kind(final, self._order.job_id)
+
+    def _quantize(self, work: WorkPlan, worker: ChunkWorker) -> Iterator[TaskOutcome]:
+        spec = self._order.spec
+        tasks = [task for task in work.tasks if task.parts]
+        meter = ProgressMeter(
+            tensors_total=len(tasks), bytes_total=sum(task.source_bytes for task in tasks)
+        )
+
+        def count(nbytes: int) -> None:
+            meter.add_bytes(nbytes)
+            if meter.due():
+                self._emit(ProgressEvent(progress=meter.progress("QUANTIZING")))
+
+        pipeline = Pipeline(
+            worker,
+            lambda task: self._method.quantizer(spec.method.value, task, spec.device or "CPU"),
+            threads=self._order.threads,
+            cancelled=self._cancelled,
+            on_bytes=count,
+        )
+        for outcome in pipeline.run(tasks):
+            meter.add_tensor()
+            self._errors.add(outcome)
+            self._report(outcome, meter)
+            yield outcome
+
+    def _report(self, outcome: TaskOutcome, meter: ProgressMeter) -> None:
+        task = outcome.task
+        if outcome.first_nonfinite >= 0:
+            self._emit(WarningEvent(warning=_non_finite(outcome)))
+        self._emit(
+            TensorEvent(
+                name=task.target_name,
+                shape=task.shape,
+                source_type=task.source.dtype if task.source else "",
+                target_type=task.target_type,
+                size_bytes=task.target_bytes,
+                relative_error=outcome.relative_error,
+                progress=meter.progress("QUANTIZING"),
+            )
+        )
+
+    def _finalize(
+        self,
+        checkpoint: Checkpoint,
+        work: WorkPlan,
+        outcomes: list[TaskOutcome],
+        output: Output,
+    ) -> tuple[ReportedFile, ...]:
+        """Write the small files and describe everything that was written."""
+        for name in work.carried:
+            output.copy_in(checkpoint.directory / name, name)
+        for name, text in work.texts.items():
+            output.write_text(name, text)
+        names = [file.name for file in work.files]
+        with ThreadPoolExecutor(self._order.threads) as pool:
+            weights = tuple(pool.map(lambda name: _reported(output, name), names))
+        sidecar = PROVENANCE_FILE
+        if self._method.single_file:
+            sidecar = f"{Path(self._order.output_path).name}.{PROVENANCE_FILE}"
+        output.write_text(
+            sidecar,
+            provenance(self._order, work, outcomes, weights, headers_digest(checkpoint)),
+        )
+        small = sorted({*work.carried, *work.texts, sidecar})
+        return weights + tuple(_reported(output, name) for name in small)
+
+    def _result(
+        self, work: WorkPlan, files: tuple[ReportedFile, ...], elapsed: float
+    ) -> QuantizationResult:
+        weights = {file.name for file in work.files}
+        output_bytes = sum(file.size_bytes for file in files if file.name in weights)
+        elements = sum(task.element_count for task in work.tasks if task.source)
+        return QuantizationResult(
+            output_uri=self._order.spec.output_uri,
+            files=files,
+            types=summarize_types(task for task in work.tasks if task.parts),
+            source_bytes=sum(task.source_bytes for task in work.tasks),
+            output_bytes=output_bytes,
+            bits_per_weight=8 * output_bytes / max(1, elements),
+            relative_error=self._errors.relative_error,
+            worst_tensor=self._errors.worst_tensor,
+            worst_relative_error=self._errors.worst_relative_error,
+            elapsed=elapsed,
+            peak_memory_bytes=_peak_memory_bytes(),
+        )
+
+
+def _reported(output: Output, name: str) -> ReportedFile:
+    return ReportedFile(
+        name=name, size_bytes=output.path(name).stat().st_size, sha256=output.sha256(name)
+    )
+
+
+def _seal(work: WorkPlan, worker: ChunkWorker, output: Output) -> None:
+    """Write the tensors whose size was not known before, and the headers that now are."""
+    for file in work.files:
+        contents = worker.trailing.get(file.name)
+        if not contents:
+            continue
+        lengths = {name: len(data) for name, data in contents.items()}
+        header, places, size = seal(file.header, lengths)
+        output.write_at(file.name, 0, header)
+        for name, data in contents.items():
+            output.write_at(file.name, places[name], data)
+        output.shrink(file.name, size)
+
+
+def _non_finite(outcome: TaskOutcome) -> Finding:
+    source = outcome.task.source
+    name = source.name if source else outcome.task.target_name
+    kept = outcome.task.action == "KEEP"
+    return Finding(
+        severity=Severity.WARNING,
+        field="",
+        reason="NON_FINITE_WEIGHTS",
+        message=f"tensor {quoted(name)} holds values that are not finite, the first at element "
+        f"{outcome.first_nonfinite}; they were {'kept' if kept else 'replaced by zero'}",
+        remedy="repair the checkpoint",
+        kind="precondition",
+        subjects=(name,),
+        subject_count=1,
+    )
+
+
+def _peak_memory_bytes() -> int:
+    peak = resource.getrusage(resource.RUSAGE_SELF).ru_maxrss
+    return peak if sys.platform == "darwin" else peak * 1024
+
+

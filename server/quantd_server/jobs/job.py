@@ -1,0 +1,78 @@
+"""A job and its events; field names are those of the spec."""
+
+from __future__ import annotations
+
+from typing import Literal
+
+import msgspec
+
+from quantd_server.engine.events import Progress, QuantizationResult, StageEvent, TensorEvent
+from quantd_server.engine.specification import QuantizationSpec
+from quantd_server.errors import Finding
+from quantd_server.planning.report import Plan
+
+JobState = Literal["QUEUED", "RUNNING", "CANCELLING", "SUCCEEDED", "FAILED", "CANCELLED"]
+FINAL_STATES: frozenset[str] = frozenset({"SUCCEEDED", "FAILED", "CANCELLED"})
+
+
+class Job(msgspec.Struct, frozen=True, kw_only=True):
+    """A request to quantize, and what became of it. Times are seconds since 1970."""
+
+    name: str
+    request_id: str = ""
+    spec: QuantizationSpec
+    labels: dict[str, str] = {}
+    state: JobState = "QUEUED"
+    progress: Progress = Progress()
+    plan: Plan
+    findings: tuple[Finding, ...] = ()
+    queue_position: int = 0
+    create_time: float
+    start_time: float | None = None
+    end_time: float | None = None
+    result: QuantizationResult | None = None
+    error: Finding | None = None
+    """Why it failed or who cancelled it; the edge makes a `google.rpc.Status` of it."""
+    last_sequence: int = 0
+
+    @property
+    def finished(self) -> bool:
+        return self.state in FINAL_STATES
+
+
+class Heartbeat(msgspec.Struct, frozen=True, kw_only=True):
+    """Nothing new; the job is alive."""
+
+    progress: Progress
+
+
+class JobEvent(msgspec.Struct, frozen=True, kw_only=True):
+    """One event of a job's log. Exactly one of the fields after ``time`` is set."""
+
+    sequence: int
+    time: float
+    snapshot: Job | None = None
+    stage: StageEvent | None = None
+    tensor: TensorEvent | None = None
+    warning: Finding | None = None
+    heartbeat: Heartbeat | None = None
+
+
+class JobFilter(msgspec.Struct, frozen=True, kw_only=True):
+    """Which jobs a listing includes; what is empty matches everything."""
+
+    states: frozenset[str] = frozenset()
+    methods: frozenset[str] = frozenset()
+    """Field names of ``MethodConfig``."""
+    labels: dict[str, str] = {}
+    created_from: float | None = None
+    created_until: float | None = None
+
+    def matches(self, job: Job) -> bool:
+        return (
+            (not self.states or job.state in self.states)
+            and (not self.methods or job.spec.method.name in self.methods)
+            and all(job.labels.get(key) == value for key, value in self.labels.items())
+            and (self.created_from is None or job.create_time >= self.created_from)
+            and (self.created_until is None or job.create_time < self.created_until)
+        )

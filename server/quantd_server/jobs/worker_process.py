@@ -1,0 +1,102 @@
+"""The process that does one job: started with its order, read line by line, asked to stop.
+
+A process of its own because quantizing takes all cores and much memory, and because an
+out-of-memory kill must not take the server along. The protocol is ``engine.worker``'s.
+"""
+
+from __future__ import annotations
+
+import asyncio
+import contextlib
+import os
+import signal
+import sys
+from collections.abc import AsyncIterator
+
+import msgspec
+
+from quantd_server.engine.events import WorkerEvent
+from quantd_server.engine.specification import WorkOrder
+
+MAX_LINE_BYTES = 64 << 20
+"""Longest line of the worker; a result names every file of the output."""
+
+KEPT_LOG_BYTES = 8192
+"""How much of the worker's standard error is kept for the server's log."""
+
+_decode = msgspec.json.Decoder(WorkerEvent).decode
+
+
+class WorkerProcess:
+    """One worker. ``start``, then read ``events`` to the end, then look at ``returncode``."""
+
+    def __init__(self) -> None:
+        self._process: asyncio.subprocess.Process | None = None
+        self._log = bytearray()
+
+    async def start(self, order: WorkOrder) -> None:
+        """Start the process and hand it its order."""
+        self._process = await asyncio.create_subprocess_exec(
+            sys.executable,
+            "-m",
+            "quantd_server.engine.worker",
+            stdin=asyncio.subprocess.PIPE,
+            stdout=asyncio.subprocess.PIPE,
+            stderr=asyncio.subprocess.PIPE,
+            limit=MAX_LINE_BYTES,
+            start_new_session=True,  # a Ctrl-C at the server's terminal is the server's to handle
+            env={**os.environ, "OMP_NUM_THREADS": str(order.threads)},
+        )
+        stdin = self._process.stdin
+        assert stdin is not None
+        # The worker may end before it has read its order; that shows in its return code.
+        with contextlib.suppress(BrokenPipeError, ConnectionResetError):
+            stdin.write(msgspec.json.encode(order) + b"\n")
+            await stdin.drain()
+        # stdin stays open: the worker takes its end as the end of the server.
+
+    async def events(self) -> AsyncIterator[WorkerEvent]:
+        """What the worker says, until it has ended."""
+        process = self._process
+        assert process is not None and process.stdout is not None
+        log = asyncio.create_task(self._collect_log())
+        try:
+            async for line in process.stdout:
+                yield _decode(line)
+        finally:
+            if process.returncode is None:
+                await process.wait()
+            await log
+
+    async def _collect_log(self) -> None:
+        assert self._process is not None and self._process.stderr is not None
+        while piece := await self._process.stderr.read(65536):
+            self._log += piece
+            del self._log[:-KEPT_LOG_BYTES]
+
+    @property
+    def log(self) -> str:
+        """The end of the worker's standard error."""
+        return self._log.decode(errors="replace")
+
+    @property
+    def returncode(self) -> int | None:
+        """Exit status; negative for a signal; None while it runs."""
+        return self._process.returncode if self._process else None
+
+    @property
+    def pid(self) -> int | None:
+        return self._process.pid if self._process else None
+
+    def ask_to_stop(self) -> None:
+        """Let the worker stop at the next chunk and clean up."""
+        self._signal(signal.SIGTERM)
+
+    def kill(self) -> None:
+        """End it now."""
+        self._signal(signal.SIGKILL)
+
+    def _signal(self, number: signal.Signals) -> None:
+        if self._process is not None and self._process.returncode is None:
+            with contextlib.suppress(ProcessLookupError):
+                self._process.send_signal(number)

@@ -1,0 +1,77 @@
+"""The typed configuration of each method, as `MethodConfig` in the spec has it.
+
+Enumerations are the spec's value names without their prefix ("NF4", "Q4_K_M"). A field that is
+None has not been set; ``Method.resolve`` fills it.
+"""
+
+from __future__ import annotations
+
+from typing import Literal
+
+import msgspec
+
+FourBitType = Literal["FP4", "NF4"]
+ComputeDtype = Literal["FLOAT32", "FLOAT16", "BFLOAT16"]
+QuantStorage = Literal["UINT8", "INT8", "FLOAT16", "BFLOAT16", "FLOAT32", "FLOAT64"]
+
+
+class Bitsandbytes8BitConfig(msgspec.Struct, frozen=True, kw_only=True):
+    """LLM.int8; see `Bitsandbytes8BitConfig` in the spec."""
+
+    llm_int8_threshold: float | None = None
+    llm_int8_skip_modules: tuple[str, ...] = ()
+    llm_int8_enable_fp32_cpu_offload: bool | None = None
+    llm_int8_has_fp16_weight: bool | None = None
+
+
+class Bitsandbytes4BitConfig(msgspec.Struct, frozen=True, kw_only=True):
+    """NF4 and FP4; see `Bitsandbytes4BitConfig` in the spec."""
+
+    bnb_4bit_quant_type: FourBitType | None = None
+    bnb_4bit_compute_dtype: ComputeDtype | None = None
+    bnb_4bit_use_double_quant: bool | None = None
+    bnb_4bit_quant_storage: QuantStorage | None = None
+    blocksize: int | None = None
+    llm_int8_skip_modules: tuple[str, ...] = ()
+    llm_int8_enable_fp32_cpu_offload: bool | None = None
+
+
+class GgufTensorRule(msgspec.Struct, frozen=True, kw_only=True):
+    """A type for the tensors whose name matches a pattern (RE2, searched)."""
+
+    pattern: str
+    type: str
+
+
+class GgufConfig(msgspec.Struct, frozen=True, kw_only=True):
+    """A .gguf file; see `GgufConfig` in the spec."""
+
+    file_type: str | None = None
+    output_tensor_type: str | None = None
+    token_embedding_type: str | None = None
+    tensor_types: tuple[GgufTensorRule, ...] = ()
+    pure: bool | None = None
+    imatrix_uri: str | None = None
+
+
+class MethodConfig(msgspec.Struct, frozen=True, kw_only=True, omit_defaults=True):
+    """Exactly one of these is set. Methods without a typed configuration here are not served yet."""
+
+    bitsandbytes_8bit: Bitsandbytes8BitConfig | None = None
+    bitsandbytes_4bit: Bitsandbytes4BitConfig | None = None
+    gguf: GgufConfig | None = None
+
+    @property
+    def name(self) -> str:
+        """Name of the field that is set."""
+        return next(name for name in self.__struct_fields__ if getattr(self, name) is not None)
+
+    @property
+    def value(self) -> Bitsandbytes8BitConfig | Bitsandbytes4BitConfig | GgufConfig:
+        """The configuration that is set."""
+        return getattr(self, self.name)  # type: ignore[no-any-return]
+
+    @classmethod
+    def of(cls, name: str, value: object) -> MethodConfig:
+        """The message with the field ``name`` set to ``value``."""
+        return cls(**{name: value})

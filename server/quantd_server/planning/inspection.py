@@ -1,0 +1,203 @@
+"""A checkpoint as its headers describe it, of either kind."""
+
+from __future__ import annotations
+
+import json
+import math
+from collections import Counter
+from collections.abc import Mapping
+from typing import Any
+
+from quantd_server.checkpoint.huggingface import HuggingFaceCheckpoint
+from quantd_server.checkpoint.layout import model_layout
+from quantd_server.checkpoint.opening import Checkpoint, GgufCheckpoint, open_checkpoint
+from quantd_server.planning.report import (
+    CheckpointDescription,
+    DtypeSummary,
+    ExistingQuantization,
+    InspectionReport,
+    TensorInfo,
+)
+from quantd_server.planning.roots import Roots
+
+FLOAT_TYPES = frozenset({"F64", "F32", "F16", "BF16"})
+
+
+def inspect(uri: str, roots: Roots, *, offset: int, page_size: int) -> InspectionReport:
+    """The description of a checkpoint with the tensors [offset, offset + page_size) listed.
+
+    Raises QuantdError when it is not there, not allowed, or damaged.
+    """
+    checkpoint = open_checkpoint(roots.source(uri))
+    names = sorted(checkpoint.tensors)
+    end = offset + page_size
+    return InspectionReport(
+        checkpoint=describe(uri, checkpoint),
+        tensors=tuple(
+            TensorInfo(
+                name=name,
+                dtype=entry.dtype,
+                shape=entry.shape,
+                size_bytes=entry.nbytes,
+                file=entry.file,
+            )
+            for name in names[offset:end]
+            for entry in (checkpoint.tensors[name],)
+        ),
+        next_offset=end if page_size and end < len(names) else None,
+    )
+
+
+def existing_quantization(checkpoint: Checkpoint) -> ExistingQuantization | None:
+    """The quantization that a checkpoint has already; None when its weights are plain floats."""
+    if isinstance(checkpoint, HuggingFaceCheckpoint):
+        config = checkpoint.quantization_config
+        if config is None:
+            return None
+        return ExistingQuantization(
+            quant_method=_quant_method(config),
+            config_json=json.dumps(config, sort_keys=True, separators=(",", ":")),
+        )
+    quantized = any(entry.dtype not in FLOAT_TYPES for entry in checkpoint.tensors.values())
+    return ExistingQuantization(quant_method="gguf") if quantized else None
+
+
+def _quant_method(config: Mapping[str, Any]) -> str:
+    if "quant_method" in config:
+        return str(config["quant_method"])
+    return "bitsandbytes" if config.get("load_in_4bit") or config.get("load_in_8bit") else "unknown"
+
+
+def describe(uri: str, checkpoint: Checkpoint) -> CheckpointDescription:
+    """All that the headers say."""
+    counts: Counter[str] = Counter()
+    elements: Counter[str] = Counter()
+    sizes: Counter[str] = Counter()
+    for entry in checkpoint.tensors.values():
+        counts[entry.dtype] += 1
+        elements[entry.dtype] += math.prod(entry.shape)
+        sizes[entry.dtype] += entry.nbytes
+    facts = (
+        _huggingface_facts(checkpoint)
+        if isinstance(checkpoint, HuggingFaceCheckpoint)
+        else _gguf_facts(checkpoint)
+    )
+    return CheckpointDescription(
+        uri=uri,
+        parameter_count=sum(elements.values()),
+        size_bytes=sum(sizes.values()),
+        file_count=len(checkpoint.files),
+        tensor_count=len(checkpoint.tensors),
+        dtypes=tuple(
+            DtypeSummary(
+                dtype=dtype,
+                tensor_count=counts[dtype],
+                element_count=elements[dtype],
+                size_bytes=size,
+            )
+            for dtype, size in sizes.most_common()
+        ),
+        quantization=existing_quantization(checkpoint),
+        **facts,
+    )
+
+
+def _huggingface_facts(checkpoint: HuggingFaceCheckpoint) -> dict[str, Any]:
+    config = checkpoint.config
+    text_config = config.get("text_config")
+    text = text_config if isinstance(text_config, dict) else config
+    layout = model_layout(
+        config, {name: entry.shape for name, entry in checkpoint.tensors.items()}
+    )
+    hidden = _number(text, "hidden_size", "n_embd", "d_model")
+    heads = _number(text, "num_attention_heads", "n_head")
+    architectures = config.get("architectures")
+    return {
+        "format": "SAFETENSORS",
+        "model_type": checkpoint.model_type,
+        "architecture": str(architectures[0])
+        if isinstance(architectures, list) and architectures
+        else "",
+        "tied_embeddings": layout.tied_embeddings,
+        "block_count": layout.blocks,
+        "hidden_size": hidden,
+        "context_length": _number(text, "max_position_embeddings", "n_positions", "n_ctx"),
+        "vocab_size": _number(text, "vocab_size"),
+        "head_count": heads,
+        "kv_head_count": _number(text, "num_key_value_heads") or heads,
+        "head_dim": _number(text, "head_dim") or (hidden // heads if heads else 0),
+        "tokenizer": _tokenizer_kind(checkpoint),
+    }
+
+
+def _tokenizer_kind(checkpoint: HuggingFaceCheckpoint) -> str | None:
+    """Told from the names of the files; the large tokenizer.json is not read for it."""
+    names = set(checkpoint.carried_files)
+    if names & {"tokenizer.model", "spiece.model", "sentencepiece.bpe.model"}:
+        return "SENTENCEPIECE"
+    if "vocab.txt" in names and "merges.txt" not in names:
+        return "WORDPIECE"
+    if "merges.txt" in names:
+        return "BPE"
+    if "tokenizer.json" in names:
+        return _tokenizer_json_kind(checkpoint)
+    return None
+
+
+_KINDS = {"WordPiece": "WORDPIECE", "Unigram": "SENTENCEPIECE"}
+_MODEL_TAIL_BYTES = 1 << 16
+
+
+def _tokenizer_json_kind(checkpoint: HuggingFaceCheckpoint) -> str:
+    """From the head of the file's `model` object, found without parsing megabytes of vocabulary."""
+    with open(checkpoint.directory / "tokenizer.json", "rb") as stream:
+        data = stream.read(32 << 20)
+    start = data.rfind(b'"model": {')
+    start = data.rfind(b'"model":{') if start < 0 else start
+    head = data[start : start + _MODEL_TAIL_BYTES] if start >= 0 else b""
+    for name, kind in _KINDS.items():
+        if f'"{name}"'.encode() in head[:200]:
+            return kind
+    if b'"BPE"' not in head[:200]:
+        return "OTHER"
+    return "SENTENCEPIECE" if b'"byte_fallback": true' in head[:1000] else "BPE"
+
+
+def _gguf_facts(checkpoint: GgufCheckpoint) -> dict[str, Any]:
+    metadata = checkpoint.metadata
+    arch = checkpoint.architecture
+
+    def number(key: str) -> int:
+        value = metadata.get(f"{arch}.{key}")
+        found = value.value if value is not None else 0
+        found = max(found, default=0) if isinstance(found, list) else found
+        return found if isinstance(found, int) else 0
+
+    heads = number("attention.head_count")
+    hidden = number("embedding_length")
+    tokens = metadata.get("tokenizer.ggml.tokens")
+    model = metadata.get("tokenizer.ggml.model")
+    kinds = {"gpt2": "BPE", "llama": "SENTENCEPIECE", "bert": "WORDPIECE", "t5": "SENTENCEPIECE"}
+    return {
+        "format": "GGUF",
+        "model_type": arch,
+        "architecture": "",
+        "tied_embeddings": "output.weight" not in checkpoint.tensors,
+        "block_count": number("block_count"),
+        "hidden_size": hidden,
+        "context_length": number("context_length"),
+        "vocab_size": number("vocab_size") or (len(tokens.value) if tokens else 0),
+        "head_count": heads,
+        "kv_head_count": number("attention.head_count_kv") or heads,
+        "head_dim": number("attention.key_length") or (hidden // heads if heads else 0),
+        "tokenizer": kinds.get(str(model.value), "OTHER") if model else None,
+    }
+
+
+def _number(config: Mapping[str, Any], *keys: str) -> int:
+    """The first of these keys that holds a non-negative integer; 0 when none does."""
+    for key in keys:
+        value = config.get(key)
+        if type(value) is int and value >= 0:
+            return value
+    return 0

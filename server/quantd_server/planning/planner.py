@@ -1,0 +1,147 @@
+"""Spec, checkpoint headers and host in; a plan and every finding out. No weight is read."""
+
+from __future__ import annotations
+
+from collections.abc import Iterable, Iterator
+from pathlib import Path
+
+import msgspec
+
+from quantd_server.checkpoint.opening import Checkpoint, open_checkpoint
+from quantd_server.engine.estimate import peak_memory_bytes
+from quantd_server.engine.fingerprint import source_fingerprint
+from quantd_server.engine.specification import DeviceKind, QuantizationSpec, work_options
+from quantd_server.engine.summary import summarize_types
+from quantd_server.errors import Finding, QuantdError, Severity
+from quantd_server.host.cpu import usable_cores
+from quantd_server.host.devices import cuda_devices
+from quantd_server.methods.base import TensorTask, WorkOptions, WorkPlan
+from quantd_server.methods.configs import MethodConfig
+from quantd_server.methods.registry import METHODS
+from quantd_server.planning.inspection import existing_quantization
+from quantd_server.planning.output_rules import output_findings
+from quantd_server.planning.report import Plan, PlanReport, TensorPlan
+from quantd_server.planning.roots import Roots
+
+_WEIGHT = {Severity.ERROR: 0, Severity.WARNING: 1, Severity.INFO: 2}
+
+
+def plan(spec: QuantizationSpec, roots: Roots, *, offset: int, page_size: int) -> PlanReport:
+    """The plan of ``spec`` with the tasks [offset, offset + page_size) listed.
+
+    Raises QuantdError when the source is not there, not allowed, or damaged.
+    """
+    source = roots.source(spec.source_uri)
+    checkpoint = open_checkpoint(source)
+    method = METHODS[spec.method.name]
+    config = method.resolve(spec.method.value)
+    device, device_findings = _choose_device(spec)
+    spec = msgspec.structs.replace(
+        spec,
+        method=MethodConfig.of(spec.method.name, config),
+        max_shard_size=spec.max_shard_size or WorkOptions().max_shard_size,
+        device=device,
+    )
+    findings = [*_source_findings(checkpoint), *device_findings]
+    output_path = ""
+    if spec.output_uri:
+        try:
+            output_path = str(roots.output(spec.output_uri))
+        except QuantdError as error:
+            findings.append(error.finding)
+    work = None
+    if not existing_quantization(checkpoint):
+        work = method.prepare(config, checkpoint, work_options(spec, output_path))
+        findings += work.findings
+    if output_path:
+        findings += output_findings(
+            Path(output_path),
+            source,
+            single_file=method.single_file,
+            needed_bytes=sum(file.size for file in work.files) if work else 0,
+        )
+    findings.sort(key=lambda finding: _WEIGHT[finding.severity])
+    return PlanReport(
+        spec=spec,
+        findings=tuple(findings),
+        plan=_summary(spec, work) if work else None,
+        tensors=tuple(_tensor_plans(work.tasks[offset : offset + page_size])) if work else (),
+        next_offset=_next_offset(work, offset, page_size),
+        source_path=str(source),
+        output_path=output_path,
+        source_fingerprint=source_fingerprint(checkpoint),
+    )
+
+
+def _source_findings(checkpoint: Checkpoint) -> Iterator[Finding]:
+    existing = existing_quantization(checkpoint)
+    if existing:
+        yield Finding(
+            severity=Severity.ERROR,
+            field="spec.source_uri",
+            reason="SOURCE_ALREADY_QUANTIZED",
+            message=f"the source is quantized already ({existing.quant_method})",
+            remedy="name the original checkpoint, in float32, float16 or bfloat16",
+            kind="precondition",
+        )
+
+
+def _choose_device(spec: QuantizationSpec) -> tuple[DeviceKind, list[Finding]]:
+    """The device a job would use: the one asked for, else the CPU, whose kernels need no copies."""
+    if spec.device in (None, "CPU"):
+        return "CPU", []
+    method = METHODS[spec.method.name]
+    present = ("CPU", "CUDA") if cuda_devices() else ("CPU",)
+    usable = [kind for kind in method.devices if kind in present]
+    if spec.device in usable:
+        return spec.device, []
+    return "CPU", [
+        Finding(
+            severity=Severity.ERROR,
+            field="spec.device",
+            reason="DEVICE_NOT_AVAILABLE",
+            message=f"{method.name} cannot run on {spec.device} here; it can on {' and '.join(usable)}",
+            remedy="leave device out, or set it to one of those",
+            kind="precondition",
+        )
+    ]
+
+
+def _summary(spec: QuantizationSpec, work: WorkPlan) -> Plan:
+    kept = [task for task in work.tasks if task.action != "DROP"]
+    elements = sum(task.element_count for task in work.tasks if task.source)
+    output_bytes = sum(file.size for file in work.files)
+    return Plan(
+        method=spec.method,
+        device=spec.device or "CPU",
+        types=summarize_types(kept),
+        parameter_count=elements,
+        quantized_parameter_count=sum(
+            task.element_count for task in kept if task.action in ("QUANTIZE", "FALLBACK")
+        ),
+        source_bytes=sum(task.source_bytes for task in work.tasks),
+        output_bytes=output_bytes,
+        bits_per_weight=8 * output_bytes / elements if elements else 0.0,
+        peak_memory_bytes=peak_memory_bytes(spec.method, work, usable_cores()),
+        scratch_bytes=output_bytes,
+    )
+
+
+def _tensor_plans(tasks: Iterable[TensorTask]) -> Iterator[TensorPlan]:
+    for task in tasks:
+        yield TensorPlan(
+            source_name=task.source.name if task.source else "",
+            target_name=task.target_name,
+            shape=task.shape,
+            source_type=task.source.dtype if task.source else "",
+            target_type=task.target_type,
+            source_bytes=task.source_bytes,
+            target_bytes=task.target_bytes,
+            action=task.action,
+            reason=task.reason,
+        )
+
+
+def _next_offset(work: WorkPlan | None, offset: int, page_size: int) -> int | None:
+    end = offset + page_size
+    return end if work and page_size and end < len(work.tasks) else None

@@ -1,0 +1,187 @@
+"""Planning in a process of its own.
+
+Reading headers is quick but is work for the processor, and a hostile header is a lot of it: done
+here it blocks no other call, and whatever it does to this process, the server goes on with a new
+one. One request at a time; ``python -m quantd_server.planning.planner_process`` is the other end.
+"""
+
+from __future__ import annotations
+
+import asyncio
+import contextlib
+import os
+import sys
+import traceback
+from typing import Any
+
+import msgspec
+
+from quantd_server.engine.specification import QuantizationSpec
+from quantd_server.errors import Finding, QuantdError
+from quantd_server.planning.report import InspectionReport, PlanReport
+from quantd_server.planning.roots import Roots
+
+TIMEOUT_SECONDS = 60.0
+"""Longest time for one answer; the process is replaced then."""
+
+MEMORY_LIMIT_BYTES = 4 << 30
+"""Address space of the process: a header that needs more is refused."""
+
+MAX_LINE_BYTES = 256 << 20
+
+
+class PlanCall(msgspec.Struct, frozen=True, kw_only=True, tag="plan"):
+    """Ask for a plan."""
+
+    spec: QuantizationSpec
+    roots: Roots
+    offset: int
+    page_size: int
+
+
+class InspectCall(msgspec.Struct, frozen=True, kw_only=True, tag="inspect"):
+    """Ask about a checkpoint."""
+
+    source_uri: str
+    roots: Roots
+    offset: int
+    page_size: int
+
+
+class Reply(msgspec.Struct, frozen=True, kw_only=True):
+    """One of these is set; neither means a fault of ours, which the process has logged."""
+
+    value: msgspec.Raw | None = None
+    finding: Finding | None = None
+
+
+class Planner:
+    """The server's end. Every method belongs to the event loop."""
+
+    def __init__(self, roots: Roots) -> None:
+        self._roots = roots
+        self._process: asyncio.subprocess.Process | None = None
+        self._lock = asyncio.Lock()
+
+    async def start(self) -> None:
+        """Start the process ahead of the first call."""
+        async with self._lock:
+            await self._ensure_running()
+
+    async def plan(self, spec: QuantizationSpec, *, offset: int, page_size: int) -> PlanReport:
+        """See ``planner.plan``."""
+        call = PlanCall(spec=spec, roots=self._roots, offset=offset, page_size=page_size)
+        return msgspec.json.decode(await self._call(call), type=PlanReport)
+
+    async def inspect(self, source_uri: str, *, offset: int, page_size: int) -> InspectionReport:
+        """See ``inspection.inspect``."""
+        call = InspectCall(
+            source_uri=source_uri, roots=self._roots, offset=offset, page_size=page_size
+        )
+        return msgspec.json.decode(await self._call(call), type=InspectionReport)
+
+    async def close(self) -> None:
+        """End the process."""
+        async with self._lock:
+            await self._end()
+
+    async def _call(self, call: PlanCall | InspectCall) -> bytes:
+        async with self._lock:
+            process = await self._ensure_running()
+            assert process.stdin is not None and process.stdout is not None
+            try:
+                process.stdin.write(msgspec.json.encode(call) + b"\n")
+                async with asyncio.timeout(TIMEOUT_SECONDS):
+                    await process.stdin.drain()
+                    line = await process.stdout.readline()
+            except (TimeoutError, OSError, ValueError, asyncio.CancelledError) as error:
+                # Its answer may still come, and would be taken for that of the next call.
+                await self._end()
+                if isinstance(error, asyncio.CancelledError):
+                    raise
+                line = b""
+            if not line:
+                await self._end()
+                raise _too_hard()
+        reply = msgspec.json.decode(line, type=Reply)
+        if reply.finding is not None:
+            raise QuantdError.from_finding(reply.finding)
+        if reply.value is None:
+            raise RuntimeError("planning failed; the planner's standard error has the traceback")
+        return bytes(reply.value)
+
+    async def _ensure_running(self) -> asyncio.subprocess.Process:
+        if self._process is None or self._process.returncode is not None:
+            self._process = await asyncio.create_subprocess_exec(
+                sys.executable,
+                "-m",
+                __name__,
+                stdin=asyncio.subprocess.PIPE,
+                stdout=asyncio.subprocess.PIPE,
+                limit=MAX_LINE_BYTES,
+                start_new_session=True,
+                env={**os.environ, "OMP_NUM_THREADS": "1", "OPENBLAS_NUM_THREADS": "1"},
+            )
+        return self._process
+
+    async def _end(self) -> None:
+        process, self._process = self._process, None
+        if process is not None and process.returncode is None:
+            with contextlib.suppress(ProcessLookupError):
+                process.kill()
+            await process.wait()
+
+
+def _too_hard() -> QuantdError:
+    return QuantdError(
+        reason="PLANNING_FAILED",
+        field="spec.source_uri",
+        kind="precondition",
+        message="the headers of the source take more time or memory than is allowed "
+        f"({TIMEOUT_SECONDS:g} s, {MEMORY_LIMIT_BYTES >> 30} GiB)",
+        remedy="check the source; a damaged file can look like an endless one",
+    )
+
+
+def _answer(call: PlanCall | InspectCall) -> Reply:
+    # Imported here, so that the server, which imports this module, stays free of them.
+    from quantd_server.planning.inspection import inspect
+    from quantd_server.planning.planner import plan
+
+    report: Any
+    try:
+        match call:
+            case PlanCall():
+                report = plan(call.spec, call.roots, offset=call.offset, page_size=call.page_size)
+            case InspectCall():
+                report = inspect(
+                    call.source_uri, call.roots, offset=call.offset, page_size=call.page_size
+                )
+        return Reply(value=msgspec.Raw(msgspec.json.encode(report)))
+    except QuantdError as error:
+        finding = error.finding
+        if isinstance(call, InspectCall):  # whose request has no `spec`
+            field = finding.field.removeprefix("spec.")
+            finding = msgspec.structs.replace(finding, field=field)
+        return Reply(finding=finding)
+    except MemoryError:
+        return Reply(finding=_too_hard().finding)
+    except Exception:
+        traceback.print_exc()
+        return Reply()
+
+
+def main() -> None:
+    """Answer the calls on standard input until it ends."""
+    with contextlib.suppress(ImportError, ValueError, OSError):
+        import resource
+
+        resource.setrlimit(resource.RLIMIT_AS, (MEMORY_LIMIT_BYTES, MEMORY_LIMIT_BYTES))
+    decode = msgspec.json.Decoder(PlanCall | InspectCall).decode
+    for line in sys.stdin.buffer:
+        sys.stdout.buffer.write(msgspec.json.encode(_answer(decode(line))) + b"\n")
+        sys.stdout.buffer.flush()
+
+
+if __name__ == "__main__":
+    main()

@@ -19,7 +19,6 @@ FindingKind = Literal[
     "invalid",
     "precondition",
     "not_found",
-    "unsupported",
     "unimplemented",
     "exists",
     "exhausted",
@@ -45,7 +44,7 @@ class Finding(msgspec.Struct, frozen=True, kw_only=True):
 
     severity: Severity = Severity.ERROR
     field: str
-    """Path of the field at fault, e.g. ``source.uri`` or ``method.gguf.file_type``."""
+    """Path of the field at fault, e.g. ``spec.source_uri`` or ``method.gguf.file_type``."""
     reason: str
     """Stable UPPER_SNAKE code for programs."""
     message: str
@@ -53,7 +52,7 @@ class Finding(msgspec.Struct, frozen=True, kw_only=True):
     remedy: str
     """How to fix it."""
     kind: FindingKind = "invalid"
-    """Chooses the status code; the first five can stand in a plan, the others only in errors."""
+    """Chooses the status code; the first four can stand in a plan, the others only in errors."""
     subjects: tuple[str, ...] = ()
     """Names of the tensors or modules concerned, at most 16."""
     subject_count: int = 0
@@ -128,8 +127,8 @@ class CheckpointError(QuantdError):
         reason: str,
         message: str,
         remedy: str = "",
-        field: str = "source.uri",
-        kind: FindingKind = "invalid",
+        field: str = "spec.source_uri",
+        kind: FindingKind = "precondition",
     ) -> None:
         super().__init__(reason=reason, message=message, remedy=remedy, field=field, kind=kind)
 

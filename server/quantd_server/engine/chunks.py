@@ -5,6 +5,7 @@ from __future__ import annotations
 import math
 import threading
 from collections.abc import Iterator
+from typing import Any
 
 import msgspec
 import numpy as np
@@ -73,9 +74,7 @@ class ChunkWorker:
         self._write(task, 0, chunk.first * item, raw)
         return ChunkOutcome(source_bytes=len(raw), first_nonfinite=bad)
 
-    def quantize(
-        self, task: TensorTask, chunk: Chunk, quantizer: TensorQuantizer
-    ) -> ChunkOutcome:
+    def quantize(self, task: TensorTask, chunk: Chunk, quantizer: TensorQuantizer) -> ChunkOutcome:
         """Quantize a chunk."""
         assert task.source is not None
         raw = self._read(task, chunk, ITEM_BYTES[task.source.dtype])
@@ -143,9 +142,9 @@ class ChunkWorker:
             )
         return chunk.first + bad
 
-    def _buffer(self, name: str, count: int, dtype: type[np.generic]) -> npt.NDArray[np.generic]:
+    def _buffer(self, name: str, count: int, dtype: type[np.generic]) -> npt.NDArray[Any]:
         """An array of ``count`` elements, reused by the thread from chunk to chunk."""
-        kept: npt.NDArray[np.generic] | None = getattr(self._buffers, name, None)
+        kept: npt.NDArray[Any] | None = getattr(self._buffers, name, None)
         if kept is None or len(kept) < count:
             kept = np.empty(count, dtype)
             setattr(self._buffers, name, kept)

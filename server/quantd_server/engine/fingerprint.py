@@ -28,7 +28,8 @@ def source_fingerprint(checkpoint: Checkpoint) -> str:
 
 def headers_digest(checkpoint: Checkpoint) -> str:
     """SHA-256 over what the headers say of every tensor, in hexadecimal: the same wherever the
-    checkpoint lies."""
+    checkpoint lies.
+    """
     digest = hashlib.sha256()
     for name in sorted(checkpoint.tensors):
         entry = checkpoint.tensors[name]

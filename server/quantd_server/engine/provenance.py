@@ -33,7 +33,8 @@ def provenance(
     source_digest: str,
 ) -> str:
     """The text of ``quantd.json``. ``files`` are the weight files as written,
-    ``source_digest`` is that of the source's headers."""
+    ``source_digest`` is that of the source's headers.
+    """
     tensors = {
         outcome.task.target_name: {
             "source": outcome.task.source.name if outcome.task.source else None,
@@ -55,9 +56,7 @@ def provenance(
         },
         "quantd_version": __version__,
         "packages": {name: version(name) for name in RECORDED_PACKAGES},
-        "files": {
-            file.name: {"bytes": file.size_bytes, "sha256": file.sha256} for file in files
-        },
+        "files": {file.name: {"bytes": file.size_bytes, "sha256": file.sha256} for file in files},
         # Tensors finish in the order in which threads end; they are recorded in the plan's.
         "tensors": {
             task.target_name: tensors[task.target_name]

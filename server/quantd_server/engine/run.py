@@ -15,6 +15,7 @@ from quantd_server.checkpoint.output import Output, OutputDirectory, OutputFile
 from quantd_server.checkpoint.reading import TensorReader
 from quantd_server.checkpoint.safetensors_layout import seal
 from quantd_server.engine.chunks import ChunkWorker
+from quantd_server.engine.events import OutputFile as ReportedFile
 from quantd_server.engine.events import (
     ProgressEvent,
     QuantizationResult,
@@ -23,7 +24,6 @@ from quantd_server.engine.events import (
     WarningEvent,
     WorkerEvent,
 )
-from quantd_server.engine.events import OutputFile as ReportedFile
 from quantd_server.engine.fingerprint import headers_digest, source_fingerprint
 from quantd_server.engine.pipeline import JobCancelled, Pipeline, TaskOutcome
 from quantd_server.engine.progress import ProgressMeter
@@ -60,9 +60,7 @@ class JobRun:
                 output.create(file.name, file.size)
                 output.write_at(file.name, 0, file.header)
             self._emit(StageEvent(stage="QUANTIZING"))
-            worker = ChunkWorker(
-                reader, output, allow_non_finite=self._order.spec.allow_non_finite
-            )
+            worker = ChunkWorker(reader, output, allow_non_finite=self._order.spec.allow_non_finite)
             outcomes = list(self._quantize(work, worker))
             self._emit(StageEvent(stage="FINALIZING"))
             _seal(work, worker, output)
@@ -220,5 +218,3 @@ def _non_finite(outcome: TaskOutcome) -> Finding:
 def _peak_memory_bytes() -> int:
     peak = resource.getrusage(resource.RUSAGE_SELF).ru_maxrss
     return peak if sys.platform == "darwin" else peak * 1024
-
-

@@ -62,9 +62,7 @@ class JobRecord:
     def update(self, *, state: JobState, **changes: object) -> None:
         """Change the state and whatever goes with it, and log a snapshot."""
         sequence = self.log.last_sequence + 1
-        self.job = msgspec.structs.replace(
-            self.job, state=state, last_sequence=sequence, **changes
-        )
+        self.job = msgspec.structs.replace(self.job, state=state, last_sequence=sequence, **changes)
         self.log.append(JobEvent(sequence=sequence, time=time.time(), snapshot=self.job))
 
     def apply(self, event: WorkerEvent) -> None:
@@ -106,6 +104,4 @@ class JobRecord:
     def heartbeat(self, sequence: int) -> JobEvent:
         """A sign of life after the event ``sequence``; not logged."""
         progress: Progress = self.job.progress
-        return JobEvent(
-            sequence=sequence, time=time.time(), heartbeat=Heartbeat(progress=progress)
-        )
+        return JobEvent(sequence=sequence, time=time.time(), heartbeat=Heartbeat(progress=progress))

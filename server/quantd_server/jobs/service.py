@@ -248,7 +248,7 @@ class JobService:
         self._requests.pop(record.job.request_id, None)
 
     async def stop(self, grace: float) -> None:
-        """Accept nothing more, end every job, and wait for the workers at most ``grace`` seconds."""
+        """Accept nothing more, end every job, and give workers ``grace`` seconds to stop."""
         self._stopping = True
         cause = _stopped(
             "SERVER_STOPPED", "the server stopped before the job was done", "unavailable"
@@ -283,7 +283,7 @@ class JobService:
                 worker.ask_to_stop()
             async for event in worker.events():
                 record.apply(event)
-        except Exception as error:  # a fault of ours must end this job, not the server
+        except Exception as error:  # noqa: BLE001 - our fault must end this job, not the server
             worker.kill()
             record.failure = _stopped("INTERNAL", "internal error", "internal")
             self._write_log("job.fault", job=name, error=repr(error))

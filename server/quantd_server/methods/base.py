@@ -128,8 +128,10 @@ class ChunkResult(msgspec.Struct, frozen=True, kw_only=True):
 class TensorQuantizer(Protocol):
     """Quantizes one tensor chunk by chunk. Chunks may be done by several threads at once."""
 
-    granularity: int
-    """A chunk starts at, and holds, a multiple of this many elements (but for the tensor's end)."""
+    @property
+    def granularity(self) -> int:
+        """A chunk starts at, and holds, a multiple of this many elements (the last one may not)."""
+        ...
 
     def quantize(self, first: int, values: npt.NDArray[np.float32]) -> ChunkResult:
         """Quantize the elements [first, first + len(values)) of the flattened tensor, all finite.
@@ -146,12 +148,20 @@ class TensorQuantizer(Protocol):
 class Method(Protocol):
     """A quantization method that needs no calibration data."""
 
-    name: str
-    """Name of its field in `MethodConfig`."""
-    devices: tuple[str, ...]
-    """Kinds of device it can compute on, as `DeviceKind` in the spec."""
-    single_file: bool
-    """Whether its output is one file rather than a directory."""
+    @property
+    def name(self) -> str:
+        """Name of its field in `MethodConfig`."""
+        ...
+
+    @property
+    def devices(self) -> tuple[str, ...]:
+        """Kinds of device it can compute on, as `DeviceKind` in the spec."""
+        ...
+
+    @property
+    def single_file(self) -> bool:
+        """Whether its output is one file rather than a directory."""
+        ...
 
     def resolve(self, config: Any) -> Any:
         """``config`` with every default filled in."""

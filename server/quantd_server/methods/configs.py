@@ -55,7 +55,7 @@ class GgufConfig(msgspec.Struct, frozen=True, kw_only=True):
 
 
 class MethodConfig(msgspec.Struct, frozen=True, kw_only=True, omit_defaults=True):
-    """Exactly one of these is set. Methods without a typed configuration here are not served yet."""
+    """Exactly one of these is set; methods that are not served have no typed configuration."""
 
     bitsandbytes_8bit: Bitsandbytes8BitConfig | None = None
     bitsandbytes_4bit: Bitsandbytes4BitConfig | None = None
@@ -74,4 +74,4 @@ class MethodConfig(msgspec.Struct, frozen=True, kw_only=True, omit_defaults=True
     @classmethod
     def of(cls, name: str, value: object) -> MethodConfig:
         """The message with the field ``name`` set to ``value``."""
-        return cls(**{name: value})
+        return cls(**{name: value})  # type: ignore[arg-type]

@@ -28,7 +28,5 @@ def not_implemented(name: str) -> Finding:
     )
 
 
-UNAVAILABLE: dict[str, Finding] = {
-    name: not_implemented(name) for name in ("gptq", "awq", "aqlm")
-}
+UNAVAILABLE: dict[str, Finding] = {name: not_implemented(name) for name in ("gptq", "awq", "aqlm")}
 """Methods of the API that this server lists but cannot run, with the reason."""

@@ -87,8 +87,7 @@ def safetensors_work(
     return WorkPlan(
         tasks=tuple(_task(tensor, places) for tensor in tensors),
         files=tuple(
-            WeightFile(name=file.name, header=file.header, size=file.size)
-            for file in layout.files
+            WeightFile(name=file.name, header=file.header, size=file.size) for file in layout.files
         ),
         texts=texts,
         carried=checkpoint.carried_files,

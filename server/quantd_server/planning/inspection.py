@@ -106,9 +106,7 @@ def _huggingface_facts(checkpoint: HuggingFaceCheckpoint) -> dict[str, Any]:
     config = checkpoint.config
     text_config = config.get("text_config")
     text = text_config if isinstance(text_config, dict) else config
-    layout = model_layout(
-        config, {name: entry.shape for name, entry in checkpoint.tensors.items()}
-    )
+    layout = model_layout(config, {name: entry.shape for name, entry in checkpoint.tensors.items()})
     hidden = _number(text, "hidden_size", "n_embd", "d_model")
     heads = _number(text, "num_attention_heads", "n_head")
     architectures = config.get("architectures")

@@ -1,4 +1,4 @@
-"""What stands against an output place: occupied, inside the source, of the wrong form, too small."""
+"""What stands against an output: occupied, inside the source, of the wrong form, too large."""
 
 from __future__ import annotations
 

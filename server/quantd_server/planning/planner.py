@@ -100,7 +100,8 @@ def _choose_device(spec: QuantizationSpec) -> tuple[DeviceKind, list[Finding]]:
             severity=Severity.ERROR,
             field="spec.device",
             reason="DEVICE_NOT_AVAILABLE",
-            message=f"{method.name} cannot run on {spec.device} here; it can on {' and '.join(usable)}",
+            message=f"{method.name} cannot run on {spec.device} here; "
+            f"it can on {' and '.join(usable)}",
             remedy="leave device out, or set it to one of those",
             kind="precondition",
         )

@@ -166,7 +166,7 @@ def _answer(call: PlanCall | InspectCall) -> Reply:
         return Reply(finding=finding)
     except MemoryError:
         return Reply(finding=_too_hard().finding)
-    except Exception:
+    except Exception:  # noqa: BLE001 - one bad source must not end the process for the others
         traceback.print_exc()
         return Reply()
 

@@ -79,7 +79,11 @@ def _planned(tensor: Selected) -> PlannedTensor:
         OutputTensor(name=f"{module}.weight_format", dtype="U8", shape=(), group=module),
     )
     return PlannedTensor(
-        entry=entry, stored=stored, target_type="INT8", action="QUANTIZE", reason=tensor.reason,
+        entry=entry,
+        stored=stored,
+        target_type="INT8",
+        action="QUANTIZE",
+        reason=tensor.reason,
         transform="transpose" if tensor.transposed else "copy",
     )
 
@@ -117,4 +121,6 @@ class EightBitQuantizer:
         )
 
     def finish(self) -> ChunkResult:
-        return ChunkResult(writes=[(2, 0, b"\0")])  # weight_format 0: row-major, the only one that readers accept
+        return ChunkResult(
+            writes=[(2, 0, b"\0")]
+        )  # weight_format 0: row-major, the only one that readers accept

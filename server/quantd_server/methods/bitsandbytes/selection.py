@@ -54,17 +54,13 @@ class Selection(msgspec.Struct, frozen=True, kw_only=True):
     findings: tuple[Finding, ...]
 
 
-def select(
-    checkpoint: HuggingFaceCheckpoint, skip_modules: Sequence[str], field: str
-) -> Selection:
+def select(checkpoint: HuggingFaceCheckpoint, skip_modules: Sequence[str], field: str) -> Selection:
     """Choose the weights to quantize; ``field`` is the path of the method's configuration."""
     layout = model_layout(
         checkpoint.config, {name: entry.shape for name, entry in checkpoint.tensors.items()}
     )
     skips = _Skips(skip_modules, field)
-    tensors = tuple(
-        _decide(entry, layout, skips) for entry in checkpoint.tensors.values()
-    )
+    tensors = tuple(_decide(entry, layout, skips) for entry in checkpoint.tensors.values())
     findings = [*_layout_findings(checkpoint, layout), *skips.findings()]
     if not any(tensor.action == "QUANTIZE" for tensor in tensors):
         findings.append(
@@ -152,9 +148,7 @@ class _Skips:
             )
 
 
-def _layout_findings(
-    checkpoint: HuggingFaceCheckpoint, layout: ModelLayout
-) -> Iterator[Finding]:
+def _layout_findings(checkpoint: HuggingFaceCheckpoint, layout: ModelLayout) -> Iterator[Finding]:
     if not layout.recognized:
         yield Finding(
             severity=Severity.WARNING,

@@ -1,0 +1,167 @@
+"""What an engine needs on this host before it can load what a method makes.
+
+Facts: the quantizers of transformers 5 (``validate_environment``), vLLM's list of quantization
+methods, and the packages that each of them imports.
+"""
+
+from __future__ import annotations
+
+import shutil
+from collections.abc import Iterator, Mapping, Sequence
+
+import msgspec
+
+from quantd_server.engine.specification import Engine
+from quantd_server.host.devices import Device
+from quantd_server.host.packages import at_least
+
+LLAMA_CPP_PROGRAMS = ("llama-server", "llama-cli")
+
+
+class UnmetRequirement(msgspec.Struct, frozen=True, kw_only=True):
+    """Something that would have to change before a thing can be done."""
+
+    reason: str
+    message: str
+    remedy: str
+
+
+class LoadPath(msgspec.Struct, frozen=True, kw_only=True):
+    """How one engine loads the results of one method."""
+
+    engine: Engine
+    packages: Mapping[str, str] = {}
+    """Minimum version by distribution; "" for any."""
+    min_compute_capability: tuple[int, int] | None = None
+    """Of the CUDA card it needs; None when a CPU will do."""
+    dropped: str = ""
+    """Why no current version of the engine loads it; empty when they do."""
+
+
+_BITSANDBYTES = {"torch": "", "transformers": "", "accelerate": "", "bitsandbytes": "0.46.1"}
+
+LOAD_PATHS: dict[str, tuple[LoadPath, ...]] = {
+    "bitsandbytes_8bit": (
+        LoadPath(engine="TRANSFORMERS", packages=_BITSANDBYTES),
+        LoadPath(
+            engine="VLLM",
+            packages={"vllm": "", "bitsandbytes": "0.46.1"},
+            min_compute_capability=(7, 0),
+        ),
+    ),
+    "bitsandbytes_4bit": (
+        LoadPath(engine="TRANSFORMERS", packages=_BITSANDBYTES),
+        LoadPath(
+            engine="VLLM",
+            packages={"vllm": "", "bitsandbytes": "0.46.1"},
+            min_compute_capability=(7, 0),
+        ),
+    ),
+    "gptq": (
+        LoadPath(
+            engine="TRANSFORMERS",
+            packages={"torch": "", "transformers": "", "optimum": "1.24", "gptqmodel": "1.4.3"},
+        ),
+        LoadPath(engine="VLLM", packages={"vllm": ""}, min_compute_capability=(6, 0)),
+    ),
+    "awq": (
+        LoadPath(
+            engine="TRANSFORMERS",
+            packages={"torch": "", "transformers": "", "accelerate": "", "gptqmodel": ""},
+        ),
+        LoadPath(engine="VLLM", packages={"vllm": ""}, min_compute_capability=(7, 5)),
+    ),
+    "gguf": (
+        LoadPath(engine="LLAMA_CPP"),
+        LoadPath(engine="TRANSFORMERS", packages={"torch": "", "transformers": "", "gguf": "0.10"}),
+        LoadPath(
+            engine="VLLM",
+            packages={"vllm": "0.24", "vllm-gguf-plugin": ""},
+            min_compute_capability=(6, 0),
+        ),
+    ),
+    "aqlm": (
+        LoadPath(
+            engine="TRANSFORMERS",
+            packages={"torch": "", "transformers": "", "accelerate": "", "aqlm": ""},
+        ),
+        LoadPath(engine="VLLM", dropped="current versions of vLLM do not load AQLM"),
+    ),
+}
+"""By method, in the order in which an answer lists them."""
+
+PACKAGES = tuple(
+    sorted(
+        {name for paths in LOAD_PATHS.values() for path in paths for name in path.packages}
+        | {"llama-cpp-python", "numba", "safetensors", "sglang"}
+    )
+)
+"""Distributions that quantizing or loading may need."""
+
+
+def unmet_requirements(
+    path: LoadPath, versions: Mapping[str, str], devices: Sequence[Device]
+) -> tuple[UnmetRequirement, ...]:
+    """What this host lacks for ``path``; ``versions`` by distribution, "" if not installed."""
+    return tuple(_unmet(path, versions, devices))
+
+
+def _unmet(
+    path: LoadPath, versions: Mapping[str, str], devices: Sequence[Device]
+) -> Iterator[UnmetRequirement]:
+    if path.dropped:
+        yield UnmetRequirement(reason="ENGINE_DROPPED_METHOD", message=path.dropped, remedy="")
+    if path.engine == "LLAMA_CPP":
+        yield from _unmet_llama_cpp(versions)
+    for name, minimum in path.packages.items():
+        version = versions.get(name, "")
+        wanted = f"{name}>={minimum}" if minimum else name
+        if not version:
+            yield UnmetRequirement(
+                reason="PACKAGE_MISSING",
+                message=f"{name} is not installed",
+                remedy=f"pip install '{wanted}'",
+            )
+        elif minimum and not at_least(version, minimum):
+            yield UnmetRequirement(
+                reason="PACKAGE_TOO_OLD",
+                message=f"{name} {version} is installed; {minimum} or newer is needed",
+                remedy=f"pip install '{wanted}'",
+            )
+    if path.min_compute_capability is not None:
+        yield from _unmet_card(path.min_compute_capability, devices)
+
+
+def _unmet_llama_cpp(versions: Mapping[str, str]) -> Iterator[UnmetRequirement]:
+    # llama.cpp is a program and no package: what can be known is whether one is on the path.
+    if versions.get("llama-cpp-python") or any(map(shutil.which, LLAMA_CPP_PROGRAMS)):
+        return
+    yield UnmetRequirement(
+        reason="LLAMA_CPP_NOT_FOUND",
+        message=f"no {' or '.join(LLAMA_CPP_PROGRAMS)} on the server's PATH and no "
+        "llama-cpp-python; a llama.cpp elsewhere is not known here",
+        remedy="install llama.cpp, or take the file to where it is",
+    )
+
+
+def _unmet_card(minimum: tuple[int, int], devices: Sequence[Device]) -> Iterator[UnmetRequirement]:
+    cards = [device for device in devices if device.kind == "CUDA"]
+    wanted = f"{minimum[0]}.{minimum[1]}"
+    if not cards:
+        yield UnmetRequirement(
+            reason="CUDA_DEVICE_MISSING",
+            message="no CUDA device was found (a driver and the package nvidia-ml-py tell)",
+            remedy=f"use a host with a card of compute capability {wanted} or newer",
+        )
+    elif not any(_capability(card) >= minimum for card in cards):
+        best = max(cards, key=_capability)
+        yield UnmetRequirement(
+            reason="COMPUTE_CAPABILITY_TOO_LOW",
+            message=f"{best.name} has compute capability {best.compute_capability}; "
+            f"{wanted} or newer is needed",
+            remedy="use a newer card",
+        )
+
+
+def _capability(card: Device) -> tuple[int, ...]:
+    return tuple(int(part) for part in card.compute_capability.split("."))

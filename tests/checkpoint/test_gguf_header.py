@@ -1,0 +1,327 @@
+"""Files written by the gguf package are read back equal; every malformation has its reason."""
+
+from __future__ import annotations
+
+import os
+import struct
+import tracemalloc
+
+import gguf
+import numpy as np
+import pytest
+from hypothesis import given, settings
+from hypothesis import strategies as st
+from tests.checkpoint.builders import array, gguf_bytes, pair, tensor, text
+
+from quantd_server.checkpoint.gguf_header import read_gguf_header
+from quantd_server.checkpoint.gguf_types import GGML_TYPES
+from quantd_server.checkpoint.opening import GgufCheckpoint, open_checkpoint, open_gguf
+from quantd_server.checkpoint.reading import TensorReader
+from quantd_server.errors import CheckpointError
+
+
+def u64(value: int) -> bytes:
+    return struct.pack("<Q", value)
+
+
+NESTED = array("array", 1, array("uint8", 1, b"\0"))
+GOOD = gguf_bytes(
+    [
+        pair("general.architecture", "string", text("llama")),
+        pair("general.alignment", "uint32", struct.pack("<I", 32)),
+        pair("tokens", "array", array("string", 2, text("a") + text("b"))),
+        pair("flags", "array", array("bool", 2, b"\0\1")),
+    ],
+    [tensor("a", (8,)), tensor("b", (32, 2), 2, 32)],
+    bytes(32 + 36),
+)
+
+ATTACKS = {
+    "empty": ("FILE_EMPTY", b""),
+    "three_bytes": ("NOT_GGUF", b"GGU"),
+    "magic": ("NOT_GGUF", gguf_bytes(magic=b"GGML")),
+    "magic_alone": ("HEADER_TRUNCATED", b"GGUF"),
+    "big_endian": ("GGUF_BIG_ENDIAN", b"GGUF" + struct.pack(">IQQ", 3, 0, 0)),
+    "version_0": ("GGUF_VERSION_UNSUPPORTED", gguf_bytes(version=0)),
+    "version_1": ("GGUF_VERSION_UNSUPPORTED", gguf_bytes(version=1)),
+    "version_4": ("GGUF_VERSION_UNSUPPORTED", gguf_bytes(version=4)),
+    "counts_missing": ("HEADER_TRUNCATED", gguf_bytes()[:12]),
+    "tensor_count_huge": ("TOO_MANY_TENSORS", gguf_bytes(tensor_count=2**63)),
+    "tensor_count_negative": ("TOO_MANY_TENSORS", gguf_bytes(tensor_count=2**64 - 1)),
+    "tensor_count_over_file": (
+        "TOO_MANY_TENSORS",
+        gguf_bytes(tensors=[tensor()], tensor_count=9, data=bytes(32)),
+    ),
+    "pair_count_huge": ("TOO_MANY_METADATA", gguf_bytes(pair_count=2**64 - 1)),
+    "pair_count_over_file": (
+        "HEADER_TRUNCATED",
+        gguf_bytes([pair("a", "array", array("uint8", 13, bytes(13)))], pair_count=2, alignment=1),
+    ),
+    "key_length_huge": ("STRING_TOO_LONG", gguf_bytes([u64(2**64 - 1) + bytes(32)])),
+    "key_not_utf8": ("STRING_NOT_UTF8", gguf_bytes([pair(b"\xff", "uint8", b"\0")])),
+    "key_twice": ("DUPLICATE_KEY", gguf_bytes([pair("a", "uint8", b"\0")] * 2)),
+    "value_type": ("VALUE_TYPE_UNKNOWN", gguf_bytes([text("a") + struct.pack("<IQ", 13, 0)])),
+    "value_type_huge": (
+        "VALUE_TYPE_UNKNOWN",
+        gguf_bytes([text("a") + struct.pack("<IQ", 2**32 - 1, 0)]),
+    ),
+    "bool_two": ("BOOL_INVALID", gguf_bytes([pair("a", "bool", b"\2")])),
+    "bool_array_two": ("BOOL_INVALID", gguf_bytes([pair("a", "array", array("bool", 2, b"\0\2"))])),
+    "string_length_huge": ("STRING_TOO_LONG", gguf_bytes([pair("a", "string", u64(2**40))])),
+    "string_not_utf8": ("STRING_NOT_UTF8", gguf_bytes([pair("a", "string", text(b"\xc3"))])),
+    "array_count_huge": (
+        "ARRAY_TOO_LONG",
+        gguf_bytes([pair("a", "array", array("uint64", 2**64 - 1, b""))]),
+    ),
+    "array_count_wraps": (
+        "ARRAY_TOO_LONG",
+        gguf_bytes([pair("a", "array", array("uint64", 2**61, bytes(64)))]),
+    ),
+    "array_of_strings_huge": (
+        "ARRAY_TOO_LONG",
+        gguf_bytes([pair("a", "array", array("string", 2**32, bytes(64)))]),
+    ),
+    "array_element_type": (
+        "VALUE_TYPE_UNKNOWN",
+        gguf_bytes([text("a") + struct.pack("<IIQ", 9, 99, 0)]),
+    ),
+    "array_nested": ("ARRAY_NESTED", gguf_bytes([pair("a", "array", NESTED)])),
+    "alignment_zero": (
+        "ALIGNMENT_INVALID",
+        gguf_bytes([pair("general.alignment", "uint32", bytes(4))]),
+    ),
+    "alignment_odd": (
+        "ALIGNMENT_INVALID",
+        gguf_bytes([pair("general.alignment", "uint32", struct.pack("<I", 24))]),
+    ),
+    "alignment_huge": (
+        "ALIGNMENT_INVALID",
+        gguf_bytes([pair("general.alignment", "uint32", struct.pack("<I", 2**31))]),
+    ),
+    "alignment_text": (
+        "ALIGNMENT_INVALID",
+        gguf_bytes([pair("general.alignment", "string", text("32"))]),
+    ),
+    "tensor_twice": (
+        "DUPLICATE_TENSOR",
+        gguf_bytes(tensors=[tensor(), tensor(at=32)], data=bytes(64)),
+    ),
+    "tensor_name_long": (
+        "STRING_TOO_LONG",
+        gguf_bytes(tensors=[tensor("x" * 1025)], data=bytes(32)),
+    ),
+    "dimensions_five": ("SHAPE_INVALID", gguf_bytes(tensors=[tensor(ne=(1,) * 5)], data=bytes(32))),
+    "dimensions_wrap": (
+        "SHAPE_INVALID",
+        gguf_bytes(tensors=[tensor(ne=(2**32, 2**32))], data=bytes(32)),
+    ),
+    "dimensions_wrap_with_zero": (
+        "SHAPE_INVALID",
+        gguf_bytes(tensors=[tensor(ne=(2**32, 2**32, 0))], data=bytes(32)),
+    ),
+    "dimension_negative": (
+        "SHAPE_INVALID",
+        gguf_bytes(tensors=[tensor(ne=(2**64 - 1,))], data=bytes(32)),
+    ),
+    "row_not_of_blocks": (
+        "SHAPE_INVALID",
+        gguf_bytes(tensors=[tensor(ne=(16, 2), kind=2)], data=bytes(64)),
+    ),
+    "scalar_of_blocks": (
+        "SHAPE_INVALID",
+        gguf_bytes(tensors=[tensor(ne=(), kind=2)], data=bytes(64)),
+    ),
+    "type_unknown": ("TENSOR_TYPE_UNKNOWN", gguf_bytes(tensors=[tensor(kind=999)], data=bytes(32))),
+    "type_removed": ("TENSOR_TYPE_REMOVED", gguf_bytes(tensors=[tensor(kind=4)], data=bytes(32))),
+    "offset_misaligned": ("OFFSET_MISALIGNED", gguf_bytes(tensors=[tensor(at=4)], data=bytes(64))),
+    "offset_huge": ("DATA_HOLE", gguf_bytes(tensors=[tensor(at=2**64 - 32)], data=bytes(64))),
+    "overlap": (
+        "OFFSETS_OVERLAP",
+        gguf_bytes(tensors=[tensor("a", (16,)), tensor("b", at=32)], data=bytes(64)),
+    ),
+    "hole": (
+        "DATA_HOLE",
+        gguf_bytes(tensors=[tensor("a"), tensor("b", at=64)], data=bytes(96)),
+    ),
+    "data_truncated": ("DATA_TRUNCATED", gguf_bytes(tensors=[tensor()], data=bytes(31))),
+    "terabytes": ("DATA_TRUNCATED", gguf_bytes(tensors=[tensor(ne=(2**40,))], data=bytes(32))),
+}
+
+
+@pytest.mark.parametrize("name", ATTACKS)
+def test_attack_is_refused_with_its_reason(tmp_path, name):
+    reason, content = ATTACKS[name]
+    path = tmp_path / "model.gguf"
+    path.write_bytes(content)
+    tracemalloc.start()
+    try:
+        with pytest.raises(CheckpointError) as caught:
+            read_gguf_header(path)
+        assert tracemalloc.get_traced_memory()[1] < 8 << 20
+    finally:
+        tracemalloc.stop()
+    assert caught.value.reason == reason
+    finding = caught.value.finding
+    assert "model.gguf" in finding.message
+    assert finding.remedy
+    assert str(tmp_path) not in finding.message + finding.remedy
+
+
+@pytest.mark.parametrize("length", range(len(GOOD)))
+def test_every_truncation_is_refused(tmp_path, length):
+    path = tmp_path / "model.gguf"
+    path.write_bytes(GOOD[:length])
+    with pytest.raises(CheckpointError):
+        read_gguf_header(path)
+
+
+def test_too_many_elements(tmp_path):
+    path = tmp_path / "model.gguf"
+    path.write_bytes(gguf_bytes([pair("a", "array", array("uint8", 4_000_001, bytes(4_000_001)))]))
+    with pytest.raises(CheckpointError) as caught:
+        read_gguf_header(path)
+    assert caught.value.reason == "TOO_MANY_ELEMENTS"
+
+
+def test_a_header_longer_than_the_limit(tmp_path):
+    path = tmp_path / "model.gguf"
+    path.write_bytes(gguf_bytes([pair("a", "array", array("string", 2, u64(300_000_000)))])[:-8])
+    os.truncate(path, 400_000_000)  # sparse
+    with pytest.raises(CheckpointError) as caught:
+        read_gguf_header(path)
+    assert caught.value.reason == "STRING_TOO_LONG"
+
+
+@settings(max_examples=400, deadline=None)
+@given(
+    edits=st.lists(
+        st.tuples(st.integers(0, len(GOOD) - 1), st.integers(0, 255)), min_size=1, max_size=6
+    ),
+    cut=st.integers(0, len(GOOD)),
+    tail=st.binary(max_size=64),
+)
+def test_mutations_raise_nothing_else_and_stay_small(tmp_path_factory, edits, cut, tail):
+    content = bytearray(GOOD)
+    for position, value in edits:
+        content[position] = value
+    path = tmp_path_factory.getbasetemp() / "mutated.gguf"
+    path.write_bytes(bytes(content[:cut]) + tail)
+    tracemalloc.start()
+    try:
+        open_gguf(path)
+    except CheckpointError:
+        pass
+    finally:
+        peak = tracemalloc.get_traced_memory()[1]
+        tracemalloc.stop()
+    assert peak < 4 << 20
+
+
+def test_the_type_table_is_that_of_the_gguf_package():
+    ours = {kind.name: (kind.id, kind.elements, kind.nbytes) for kind in GGML_TYPES.values()}
+    theirs = {kind.name: (kind.value, *sizes) for kind, sizes in gguf.GGML_QUANT_SIZES.items()}
+    assert ours == theirs
+
+
+INTEGERS = {
+    f"{sign}int{bits}": (0 if sign else -(2 ** (bits - 1)), 2 ** (bits if sign else bits - 1) - 1)
+    for sign in ("u", "")
+    for bits in (8, 16, 32, 64)
+}
+texts = st.text(st.characters(exclude_categories=["Cs"]), max_size=20)
+values = st.one_of(
+    *(st.tuples(st.just(kind), st.integers(low, high)) for kind, (low, high) in INTEGERS.items()),
+    st.tuples(st.just("float32"), st.floats(width=32, allow_nan=False)),
+    st.tuples(st.just("float64"), st.floats(allow_nan=False)),
+    st.tuples(st.just("bool"), st.booleans()),
+    st.tuples(st.just("string"), texts),
+    st.tuples(st.just("array:string"), st.lists(texts, min_size=1, max_size=5)),
+    st.tuples(st.just("array:int32"), st.lists(st.integers(-9, 9), min_size=1, max_size=5)),
+    st.tuples(st.just("array:float32"), st.lists(st.floats(width=32, allow_nan=False), min_size=1)),
+    st.tuples(st.just("array:bool"), st.lists(st.booleans(), min_size=1, max_size=5)),
+)
+kinds = st.sampled_from(["F32", "F16", "BF16", "I8", "F64", "Q4_0", "Q8_0", "Q4_K", "TQ1_0"])
+
+
+@settings(max_examples=60, deadline=None)
+@given(
+    metadata=st.dictionaries(
+        st.text("abcdefgh.", min_size=1, max_size=9).map(lambda key: "x." + key), values, max_size=6
+    ),
+    tensors=st.lists(
+        st.tuples(kinds, st.lists(st.integers(1, 3), min_size=1, max_size=4)), max_size=5
+    ),
+    alignment=st.sampled_from([None, 8, 32, 64]),
+)
+def test_what_the_gguf_package_writes(tmp_path_factory, metadata, tensors, alignment):
+    path = tmp_path_factory.getbasetemp() / "written.gguf"
+    writer = gguf.GGUFWriter(path, "llama")
+    if alignment is not None:
+        writer.add_custom_alignment(alignment)
+    for key, (kind, value) in metadata.items():
+        if kind.startswith("array:"):
+            writer.add_key_value(
+                key, value, gguf.GGUFValueType.ARRAY, gguf.GGUFValueType[kind[6:].upper()]
+            )
+        else:
+            writer.add_key_value(key, value, gguf.GGUFValueType[kind.upper()])
+    written = {}
+    for place, (kind, sizes) in enumerate(tensors):
+        block = GGML_TYPES[kind]
+        rows, row = sizes[:-1], sizes[-1] * block.nbytes
+        data = np.random.default_rng(place).integers(0, 256, (*rows, row), np.uint8)
+        writer.add_tensor(f"t{place}", data, raw_dtype=gguf.GGMLQuantizationType[kind])
+        written[f"t{place}"] = (kind, (*rows, sizes[-1] * block.elements), data.tobytes())
+    writer.write_header_to_file()
+    writer.write_kv_data_to_file()
+    writer.write_tensors_to_file()
+    writer.close()
+
+    header = read_gguf_header(path)
+    assert header.version == 3
+    assert header.alignment == (alignment or 32)
+    for key, (kind, value) in metadata.items():
+        assert (header.metadata[key].type, header.metadata[key].value) == (kind, value)
+    assert list(header.tensors) == list(written)
+    with TensorReader(path.parent) as reader:
+        for name, (kind, shape, data) in written.items():
+            entry = header.tensors[name]
+            assert (entry.ggml_type, entry.shape, entry.ne) == (kind, shape, shape[::-1])
+            assert bytes(reader.read(entry)) == data
+
+
+def test_open_gguf(tmp_path):
+    path = tmp_path / "model.gguf"
+    path.write_bytes(GOOD)
+    checkpoint = open_checkpoint(path)
+    assert isinstance(checkpoint, GgufCheckpoint)
+    assert checkpoint.architecture == "llama"
+    assert checkpoint.metadata["flags"].value == [False, True]
+    assert checkpoint.tensors["b"].shape == (2, 32)
+    assert checkpoint.total_bytes == len(GOOD)
+
+
+NAME = pair("general.architecture", "string", text("llama"))
+
+
+@pytest.mark.parametrize(
+    ("reason", "content"),
+    [
+        ("ARCHITECTURE_MISSING", gguf_bytes(tensors=[tensor()], data=bytes(32))),
+        (
+            "ARCHITECTURE_MISSING",
+            gguf_bytes([pair("general.architecture", "uint8", b"\1")], [tensor()], bytes(32)),
+        ),
+        (
+            "GGUF_SPLIT",
+            gguf_bytes([NAME, pair("split.count", "uint16", b"\2\0")], [tensor()], bytes(32)),
+        ),
+        ("NO_WEIGHTS", gguf_bytes([NAME])),
+    ],
+)
+def test_open_gguf_refuses(tmp_path, reason, content):
+    path = tmp_path / "model.gguf"
+    path.write_bytes(content)
+    with pytest.raises(CheckpointError) as caught:
+        open_gguf(path)
+    assert caught.value.reason == reason

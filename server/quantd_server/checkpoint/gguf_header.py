@@ -81,13 +81,12 @@ class GgufTensorEntry(msgspec.Struct, frozen=True, kw_only=True):
     """From the start of the file, in bytes."""
     nbytes: int
     file: str
+    """Name relative to the checkpoint folder."""
 
     @property
     def dtype(self) -> str:
         """The ggml type, under the name it has in entries of safetensors files."""
         return self.ggml_type
-
-    """Name relative to the checkpoint folder."""
 
 
 class GgufHeader(msgspec.Struct, frozen=True, kw_only=True):

@@ -112,7 +112,7 @@ class ChunkWorker:
     def _read(self, task: TensorTask, chunk: Chunk, item: int) -> memoryview:
         assert task.source is not None
         raw = self._buffer("raw", chunk.count * item, np.uint8)
-        view = memoryview(raw)
+        view = memoryview(raw)  # type: ignore[arg-type]
         self._reader.read_into(task.source, chunk.first * item, view)
         return view
 

@@ -40,7 +40,7 @@ def main() -> int:
     except MemoryError:
         _emit(FailureEvent(finding=_out_of_memory()))
         return 1
-    except Exception:
+    except Exception:  # noqa: BLE001 - the last resort: the server has to hear of it
         traceback.print_exc()  # to the server's log; the client learns no more than this
         _emit(FailureEvent(finding=_internal()))
         return 1

@@ -1,4 +1,4 @@
-"""What is left on disk after a job: the hidden folder of an unfinished one, the output of a done one."""
+"""What a job leaves on disk: a hidden folder if it was cut off, its output if it was done."""
 
 from __future__ import annotations
 

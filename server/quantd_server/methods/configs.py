@@ -69,7 +69,7 @@ class MethodConfig(msgspec.Struct, frozen=True, kw_only=True, omit_defaults=True
     @property
     def value(self) -> Bitsandbytes8BitConfig | Bitsandbytes4BitConfig | GgufConfig:
         """The configuration that is set."""
-        return getattr(self, self.name)  # type: ignore[no-any-return]
+        return getattr(self, self.name)
 
     @classmethod
     def of(cls, name: str, value: object) -> MethodConfig:

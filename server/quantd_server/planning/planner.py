@@ -123,7 +123,7 @@ def _summary(spec: QuantizationSpec, work: WorkPlan) -> Plan:
         source_bytes=sum(task.source_bytes for task in work.tasks),
         output_bytes=output_bytes,
         bits_per_weight=8 * output_bytes / elements if elements else 0.0,
-        peak_memory_bytes=peak_memory_bytes(spec.method, work, usable_cores()),
+        peak_memory_bytes=peak_memory_bytes(work, usable_cores()),
         scratch_bytes=output_bytes,
     )
 

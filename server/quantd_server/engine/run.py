@@ -82,7 +82,7 @@ class JobRun:
                 message="the source has changed since the job was planned",
                 remedy="let it rest, and submit the job again",
             )
-        options = work_options(order.spec, order.output_path)
+        options = work_options(order.spec, order.output_path, order.paths)
         return checkpoint, self._method.prepare(order.spec.method.value, checkpoint, options)
 
     def _create_output(self) -> Output:

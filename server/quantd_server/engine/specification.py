@@ -33,9 +33,9 @@ class QuantizationSpec(msgspec.Struct, frozen=True, kw_only=True):
     allow_non_finite: bool = False
 
 
-def work_options(spec: QuantizationSpec, output_path: str) -> WorkOptions:
+def work_options(spec: QuantizationSpec, output_path: str, paths: dict[str, str]) -> WorkOptions:
     """The options that shape the work plan; ``output_path`` is empty when none was given."""
-    options = WorkOptions()
+    options = WorkOptions(paths=paths)
     if spec.max_shard_size is not None:
         options = msgspec.structs.replace(options, max_shard_size=spec.max_shard_size)
     if output_path:
@@ -50,6 +50,8 @@ class WorkOrder(msgspec.Struct, frozen=True, kw_only=True):
     spec: QuantizationSpec
     source_path: str
     output_path: str
+    paths: dict[str, str] = {}
+    """As ``WorkOptions.paths``."""
     source_fingerprint: str
     """Digest of the source's headers when it was planned; see ``engine.fingerprint``."""
     threads: int

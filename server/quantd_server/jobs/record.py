@@ -40,6 +40,7 @@ class JobRecord:
         requested: QuantizationSpec,
         source_path: str,
         output_path: str,
+        paths: dict[str, str],
         source_fingerprint: str,
         max_events: int,
     ) -> None:
@@ -48,6 +49,7 @@ class JobRecord:
         """The spec as the caller sent it, to tell a repetition from another request."""
         self.source_path = source_path
         self.output_path = output_path
+        self.paths = paths
         self.source_fingerprint = source_fingerprint
         self.log = EventLog(max_events)
         self.worker: WorkerProcess | None = None

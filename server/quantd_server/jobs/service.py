@@ -112,6 +112,7 @@ class JobService:
             requested=requested,
             source_path=report.source_path,
             output_path=report.output_path,
+            paths=report.paths,
             source_fingerprint=report.source_fingerprint,
             max_events=self._max_events,
         )
@@ -300,6 +301,7 @@ class JobService:
             spec=record.job.spec,
             source_path=record.source_path,
             output_path=record.output_path,
+            paths=record.paths,
             source_fingerprint=record.source_fingerprint,
             threads=self._threads,
         )

@@ -64,6 +64,9 @@ class TensorTask(msgspec.Struct, frozen=True, kw_only=True):
     """Heads of a tensor whose rows are permuted."""
     values: tuple[float, ...] = ()
     """Contents of a generated tensor."""
+    importance: bytes = b""
+    """What each column of each matrix weighs in the rounding: float32[matrices * columns], as
+    bytes; empty when all weigh the same."""
 
     @property
     def target_shape(self) -> tuple[int, ...]:
@@ -114,6 +117,8 @@ class WorkOptions(msgspec.Struct, frozen=True, kw_only=True):
     """Bytes."""
     output_name: str = "model.gguf"
     """Name of the output, for methods that write a single file."""
+    paths: dict[str, str] = {}
+    """Real path of every other file that the configuration names, by its URI."""
 
 
 class ChunkResult(msgspec.Struct, frozen=True, kw_only=True):
@@ -165,6 +170,10 @@ class Method(Protocol):
 
     def resolve(self, config: Any) -> Any:
         """``config`` with every default filled in."""
+        ...
+
+    def file_uris(self, config: Any) -> dict[str, str]:
+        """Files that ``config`` names besides source and output: URI by field."""
         ...
 
     def prepare(self, config: Any, checkpoint: Checkpoint, options: WorkOptions) -> WorkPlan:

@@ -17,7 +17,7 @@ from quantd_server.host.devices import Device, DeviceKind, describe_devices
 from quantd_server.host.memory import Memory, describe_memory
 from quantd_server.host.packages import Package, describe_packages
 from quantd_server.methods.gguf.architectures import FAMILIES
-from quantd_server.methods.gguf.file_types import ALIASES, FILE_TYPES
+from quantd_server.methods.gguf.file_types import FILE_TYPES
 from quantd_server.methods.gguf.mixtures import NEEDS_IMATRIX
 from quantd_server.methods.registry import METHODS, UNAVAILABLE
 from quantd_server.planning.load_requirements import (
@@ -155,8 +155,8 @@ FACTS: dict[str, MethodFacts] = {
 }
 """All methods of the API, in the spec's order."""
 
-FILE_TYPES_OUTSIDE_THE_SPEC = frozenset({"IQ3_M", "IQ3_XS"})
-"""llama.cpp's file types that v1 does not offer."""
+FILE_TYPES_OUTSIDE_THE_SPEC = frozenset({"IQ3_XS"})
+"""Known recipes that v1 does not offer: its IQ3_XXS tensors cannot be written."""
 
 
 class CapabilityReporter:
@@ -188,6 +188,7 @@ def method_capability(
 ) -> MethodCapability:
     """What can be done with a method, given package versions ("" if absent) and devices."""
     facts = FACTS[name]
+    usable = facts.devices if name in METHODS else ()
     present = {device.kind for device in devices}
     return MethodCapability(
         method=name.upper(),
@@ -201,7 +202,7 @@ def method_capability(
         ),
         devices=tuple(
             kind
-            for kind in facts.devices
+            for kind in usable
             if kind in present and (kind != "CUDA" or _has_cuda_packages(versions))
         ),
         needs_calibration=facts.needs_calibration,
@@ -214,11 +215,10 @@ def method_capability(
 
 
 def gguf_file_types() -> tuple[GgufFileTypeInfo, ...]:
-    """The file types under the names that the spec gives them."""
-    spec_names = {name: alias for alias, name in ALIASES.items() if name == "MXFP4_MOE"}
+    """The file types of the spec."""
     return tuple(
         GgufFileTypeInfo(
-            file_type=spec_names.get(entry.name, entry.name),
+            file_type=entry.name,
             base_type=entry.base_type,
             bits_per_weight=entry.bits_per_weight,
             needs_imatrix=entry.name == "Q2_K_S" or entry.base_type in NEEDS_IMATRIX,

@@ -43,6 +43,12 @@ def plan(spec: QuantizationSpec, roots: Roots, *, offset: int, page_size: int) -
         device=device,
     )
     findings = [*_source_findings(checkpoint), *device_findings]
+    paths: dict[str, str] = {}
+    for field, uri in method.file_uris(config).items():
+        try:
+            paths[uri] = str(roots.source(uri, field))
+        except QuantdError as error:
+            findings.append(error.finding)
     output_path = ""
     if spec.output_uri:
         try:
@@ -51,7 +57,7 @@ def plan(spec: QuantizationSpec, roots: Roots, *, offset: int, page_size: int) -
             findings.append(error.finding)
     work = None
     if not existing_quantization(checkpoint):
-        work = method.prepare(config, checkpoint, work_options(spec, output_path))
+        work = method.prepare(config, checkpoint, work_options(spec, output_path, paths))
         findings += work.findings
     if output_path:
         findings += output_findings(
@@ -69,6 +75,7 @@ def plan(spec: QuantizationSpec, roots: Roots, *, offset: int, page_size: int) -
         next_offset=_next_offset(work, offset, page_size),
         source_path=str(source),
         output_path=output_path,
+        paths=paths,
         source_fingerprint=source_fingerprint(checkpoint),
     )
 

@@ -56,6 +56,7 @@ class PlanReport(msgspec.Struct, frozen=True, kw_only=True):
     """Where the next page starts; None on the last one."""
     source_path: str = ""
     output_path: str = ""
+    paths: dict[str, str] = {}
     source_fingerprint: str = ""
 
     @property

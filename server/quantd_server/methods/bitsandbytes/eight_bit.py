@@ -46,6 +46,9 @@ class Bitsandbytes8Bit:
         given = {key: value for key, value in msgspec.structs.asdict(config).items() if value}
         return msgspec.structs.replace(DEFAULTS, **given)
 
+    def file_uris(self, config: Bitsandbytes8BitConfig) -> dict[str, str]:
+        return {}
+
     def prepare(
         self, config: Bitsandbytes8BitConfig, checkpoint: Checkpoint, options: WorkOptions
     ) -> WorkPlan:

@@ -78,6 +78,9 @@ class Bitsandbytes4Bit:
         given = {key: value for key, value in msgspec.structs.asdict(config).items() if value}
         return msgspec.structs.replace(DEFAULTS, **given)
 
+    def file_uris(self, config: Bitsandbytes4BitConfig) -> dict[str, str]:
+        return {}
+
     def prepare(
         self, config: Bitsandbytes4BitConfig, checkpoint: Checkpoint, options: WorkOptions
     ) -> WorkPlan:

@@ -58,7 +58,7 @@ class _OpenTask:
 
     def outcome(self) -> TaskOutcome:
         error = None
-        if self.task.action in ("QUANTIZE", "FALLBACK", "CONVERT"):
+        if self.quantizer is not None:
             error = math.sqrt(self.squared_error / self.squared_sum) if self.squared_sum else 0.0
         return TaskOutcome(
             task=self.task,

@@ -10,6 +10,8 @@ from collections.abc import Callable, Iterator
 from concurrent.futures import ThreadPoolExecutor
 from pathlib import Path
 
+import numpy as np
+
 from quantd_server.checkpoint.opening import Checkpoint, open_checkpoint
 from quantd_server.checkpoint.output import Output, OutputDirectory, OutputFile
 from quantd_server.checkpoint.reading import TensorReader
@@ -31,8 +33,11 @@ from quantd_server.engine.provenance import PROVENANCE_FILE, provenance
 from quantd_server.engine.specification import WorkOrder, work_options
 from quantd_server.engine.summary import ErrorSummary, summarize_types
 from quantd_server.errors import CheckpointError, Finding, Severity, quoted
-from quantd_server.methods.base import WorkPlan
+from quantd_server.methods.base import TensorQuantizer, TensorTask, WorkPlan
 from quantd_server.methods.registry import METHODS
+
+COMPUTED = ("QUANTIZE", "FALLBACK", "CONVERT")
+"""Actions that need a quantizer."""
 
 Emit = Callable[[WorkerEvent], None]
 
@@ -59,6 +64,7 @@ class JobRun:
             for file in work.files:
                 output.create(file.name, file.size)
                 output.write_at(file.name, 0, file.header)
+            self._compile_kernels(work)
             self._emit(StageEvent(stage="QUANTIZING"))
             worker = ChunkWorker(reader, output, allow_non_finite=self._order.spec.allow_non_finite)
             outcomes = list(self._quantize(work, worker))
@@ -91,8 +97,25 @@ class JobRun:
         kind = OutputFile if self._method.single_file else OutputDirectory
         return kind(final, self._order.job_id)
 
-    def _quantize(self, work: WorkPlan, worker: ChunkWorker) -> Iterator[TaskOutcome]:
+    def _compile_kernels(self, work: WorkPlan) -> None:
+        """Quantize a piece of nothing to every type of the plan.
+
+        Kernels are compiled when they are first called, unless an earlier job left them in the
+        cache. That takes seconds, which belong to preparing: the rates and the time left that are
+        told while quantizing are then those of the work itself.
+        """
+        first = {task.target_type: task for task in work.tasks if task.action in COMPUTED}
+        for task in first.values():
+            if self._cancelled.is_set():
+                raise JobCancelled
+            quantizer = self._quantizer(task)
+            quantizer.quantize(0, np.zeros(quantizer.granularity, np.float32))
+
+    def _quantizer(self, task: TensorTask) -> TensorQuantizer:
         spec = self._order.spec
+        return self._method.quantizer(spec.method.value, task, spec.device or "CPU")
+
+    def _quantize(self, work: WorkPlan, worker: ChunkWorker) -> Iterator[TaskOutcome]:
         tasks = [task for task in work.tasks if task.parts]
         meter = ProgressMeter(
             tensors_total=len(tasks), bytes_total=sum(task.source_bytes for task in tasks)
@@ -105,7 +128,7 @@ class JobRun:
 
         pipeline = Pipeline(
             worker,
-            lambda task: self._method.quantizer(spec.method.value, task, spec.device or "CPU"),
+            self._quantizer,
             threads=self._order.threads,
             cancelled=self._cancelled,
             on_bytes=count,

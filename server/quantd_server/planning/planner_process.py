@@ -48,11 +48,26 @@ class InspectCall(msgspec.Struct, frozen=True, kw_only=True, tag="inspect"):
     page_size: int
 
 
-class Reply(msgspec.Struct, frozen=True, kw_only=True):
-    """One of these is set; neither means a fault of ours, which the process has logged."""
+class Answer(msgspec.Struct, frozen=True, kw_only=True, tag="answer"):
+    """What was asked for."""
 
-    value: msgspec.Raw | None = None
-    finding: Finding | None = None
+    value: msgspec.Raw
+
+
+class Refusal(msgspec.Struct, frozen=True, kw_only=True, tag="refusal"):
+    """Why there is no answer."""
+
+    finding: Finding
+
+
+class Fault(msgspec.Struct, frozen=True, kw_only=True, tag="fault"):
+    """A fault of ours, which the process has logged."""
+
+
+Reply = Answer | Refusal | Fault
+
+
+_decode_reply = msgspec.json.Decoder(Reply).decode
 
 
 class Planner:
@@ -103,12 +118,14 @@ class Planner:
             if not line:
                 await self._end()
                 raise _too_hard()
-        reply = msgspec.json.decode(line, type=Reply)
-        if reply.finding is not None:
-            raise QuantdError.from_finding(reply.finding)
-        if reply.value is None:
-            raise RuntimeError("planning failed; the planner's standard error has the traceback")
-        return bytes(reply.value)
+        reply = _decode_reply(line)
+        match reply:
+            case Answer():
+                return bytes(reply.value)
+            case Refusal():
+                raise QuantdError.from_finding(reply.finding)
+            case Fault():
+                raise RuntimeError("planning failed; the server's standard error says how")
 
     async def _ensure_running(self) -> asyncio.subprocess.Process:
         if self._process is None or self._process.returncode is not None:
@@ -157,18 +174,18 @@ def _answer(call: PlanCall | InspectCall) -> Reply:
                 report = inspect(
                     call.source_uri, call.roots, offset=call.offset, page_size=call.page_size
                 )
-        return Reply(value=msgspec.Raw(msgspec.json.encode(report)))
+        return Answer(value=msgspec.Raw(msgspec.json.encode(report)))
     except QuantdError as error:
         finding = error.finding
         if isinstance(call, InspectCall):  # whose request has no `spec`
             field = finding.field.removeprefix("spec.")
             finding = msgspec.structs.replace(finding, field=field)
-        return Reply(finding=finding)
+        return Refusal(finding=finding)
     except MemoryError:
-        return Reply(finding=_too_hard().finding)
+        return Refusal(finding=_too_hard().finding)
     except Exception:  # noqa: BLE001 - one bad source must not end the process for the others
         traceback.print_exc()
-        return Reply()
+        return Fault()
 
 
 def main() -> None:

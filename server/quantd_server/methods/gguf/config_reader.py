@@ -3,23 +3,21 @@
 from __future__ import annotations
 
 import math
-from collections.abc import Mapping, Sequence
+from collections.abc import Mapping
 from typing import Any
 
-from quantd_server.errors import Finding, FindingKind, Severity, quoted
+from quantd_server.errors import quoted
+from quantd_server.methods.gguf.report import Report
 
-FIELD = "spec.source_uri"
-MAX_SUBJECTS = 16
-"""Names that one finding lists."""
 MAX_INTEGER = 2**31 - 1
 
 
-class ConfigReader:
+class ConfigReader(Report):
     """Typed access to a config; every problem becomes a finding and a harmless value."""
 
     def __init__(self, config: Mapping[str, Any]) -> None:
+        super().__init__()
         self.config = config
-        self.findings: list[Finding] = []
 
     def integer(self, key: str, default: int | None = None, *, minimum: int = 1) -> int:
         """A whole number of at least ``minimum``; ``default`` if the key is absent or null."""
@@ -43,42 +41,6 @@ class ConfigReader:
             self.bad(key, value, "true or false")
             return default
         return value
-
-    def error(
-        self,
-        reason: str,
-        message: str,
-        remedy: str,
-        kind: FindingKind,
-        subjects: Sequence[str] = (),
-    ) -> None:
-        self.findings.append(
-            Finding(
-                field=FIELD,
-                reason=reason,
-                message=message,
-                remedy=remedy,
-                kind=kind,
-                subjects=tuple(subjects[:MAX_SUBJECTS]),
-                subject_count=len(subjects),
-            )
-        )
-
-    def unsupported(self, message: str, remedy: str) -> None:
-        """A feature that llama.cpp, or this converter, does not have."""
-        self.error("GGUF_FEATURE_UNSUPPORTED", message, remedy, "precondition")
-
-    def warn(self, reason: str, message: str, remedy: str) -> None:
-        self.findings.append(
-            Finding(
-                severity=Severity.WARNING,
-                field=FIELD,
-                reason=reason,
-                message=message,
-                remedy=remedy,
-                kind="precondition",
-            )
-        )
 
     def bad(self, key: str, value: object, allowed: str) -> None:
         """Reports that ``key`` has a value that is not ``allowed``."""

@@ -17,11 +17,23 @@ from quantd_server.checkpoint.gguf_types import GGML_TYPES
 from quantd_server.errors import Finding, Severity, quoted
 from quantd_server.methods.gguf import mixtures
 from quantd_server.methods.gguf.mixtures import EIGHT_EXPERTS, Place, Role
+from quantd_server.methods.gguf.overrides import Override, Overrides
+
+__all__ = [
+    "ALIASES",
+    "FILE_TYPES",
+    "FileType",
+    "ModelFacts",
+    "Override",
+    "TensorToType",
+    "TypeChoice",
+    "TypeSelection",
+    "choose_types",
+]
 
 FIELD = "spec.method.gguf"
 MAX_SUBJECTS = 16
 """Names that one finding lists."""
-MAX_PATTERN_LENGTH = 256
 
 
 class FileType(msgspec.Struct, frozen=True):
@@ -107,13 +119,6 @@ class ModelFacts(msgspec.Struct, frozen=True, kw_only=True):
         return grouped or self.gguf_arch != "llama"
 
 
-class Override(msgspec.Struct, frozen=True, kw_only=True):
-    """``type`` for every tensor in whose name ``pattern`` (a regular expression) is found."""
-
-    pattern: str
-    type: str
-
-
 class TypeChoice(msgspec.Struct, frozen=True, kw_only=True):
     name: str
     ggml_type: str
@@ -153,44 +158,13 @@ def choose_types(
         tensors=tensors,
         facts=facts,
         file_type=FILE_TYPES[file_type],
-        overrides=_Overrides(overrides),
+        overrides=Overrides(overrides),
         output_type=output_type,
         token_embedding_type=token_embedding_type,
         pure=pure,
         has_imatrix=has_imatrix,
     )
     return selection.result()
-
-
-class _Overrides:
-    """Compiled patterns; remembers which were found."""
-
-    def __init__(self, overrides: Sequence[Override]) -> None:
-        self.findings: list[Finding] = []
-        self.found: set[str] = set()
-        self.compiled: list[tuple[re.Pattern[str], Override]] = []
-        for override in overrides:
-            try:
-                if len(override.pattern) > MAX_PATTERN_LENGTH:
-                    raise re.error(f"longer than {MAX_PATTERN_LENGTH} characters")
-                self.compiled.append((re.compile(override.pattern), override))
-            except (re.error, OverflowError, RecursionError) as error:
-                self.findings.append(
-                    Finding(
-                        field=f"{FIELD}.tensor_types",
-                        reason="GGUF_PATTERN_INVALID",
-                        message=f"pattern {quoted(override.pattern)} is not usable: {error}",
-                        remedy="write a regular expression that is found in tensor names, "
-                        "e.g. ffn_down",
-                    )
-                )
-
-    def find(self, name: str) -> Override | None:
-        for pattern, override in self.compiled:
-            if pattern.search(name):
-                self.found.add(override.pattern)
-                return override
-        return None
 
 
 class _Selection:
@@ -202,7 +176,7 @@ class _Selection:
         tensors: Sequence[TensorToType],
         facts: ModelFacts,
         file_type: FileType,
-        overrides: _Overrides,
+        overrides: Overrides,
         output_type: str | None,
         token_embedding_type: str | None,
         pure: bool,
@@ -380,7 +354,7 @@ class _Selection:
                     self.without_block,
                 )
             )
-        if GGML_TYPES[self.file_type.base_type].elements == 1 and self.overrides.compiled:
+        if GGML_TYPES[self.file_type.base_type].elements == 1 and self.overrides:
             findings.append(
                 _warning(
                     f"{FIELD}.tensor_types",
@@ -389,17 +363,16 @@ class _Selection:
                     "choose a quantized file type",
                 )
             )
-        for _, override in self.overrides.compiled:
-            if override.pattern not in self.overrides.found:
-                findings.append(
-                    _warning(
-                        f"{FIELD}.tensor_types",
-                        "GGUF_PATTERN_UNUSED",
-                        f"pattern {quoted(override.pattern)} is found in no tensor name that "
-                        f"an earlier pattern left",
-                        "check the spelling: names look like blk.0.ffn_down.weight",
-                    )
-                )
+        findings += [
+            _warning(
+                f"{FIELD}.tensor_types",
+                "GGUF_PATTERN_UNUSED",
+                f"pattern {quoted(pattern)} is found in no tensor name that an earlier pattern "
+                f"left",
+                "check the spelling: names look like blk.0.ffn_down.weight",
+            )
+            for pattern in self.overrides.unused()
+        ]
         return findings
 
 

@@ -11,25 +11,20 @@ from typing import Any
 
 import msgspec
 
-from quantd_server.errors import Finding, FindingKind, Severity, quoted
+from quantd_server.errors import Finding, quoted
 from quantd_server.methods.gguf import pre_tokenizers, sentencepiece_model, vocabulary
-from quantd_server.methods.gguf.description import MetadataEntry, array, boolean, string, uint32
-from quantd_server.methods.gguf.tokenizer_files import TokenizerFiles
+from quantd_server.methods.gguf.description import MetadataEntry, array, boolean, string
+from quantd_server.methods.gguf.report import Report
+from quantd_server.methods.gguf.special_tokens import (
+    chat_template_metadata,
+    special_token_metadata,
+    token_text,
+)
+from quantd_server.methods.gguf.tokenizer_files import TokenizerFiles, mapping
 from quantd_server.methods.gguf.vocabulary import SPACE, AddedToken, Vocabulary
 
-FIELD = "spec.source_uri"
 MAX_QUOTED_FORM = 400
 MAX_VOCABULARY = 4_000_000
-
-SPECIAL_TOKENS = {
-    "bos": "bos_token_id",
-    "eos": "eos_token_id",
-    "unk": "unknown_token_id",
-    "sep": "seperator_token_id",
-    "pad": "padding_token_id",
-    "mask": "mask_token_id",
-}
-"""name in tokenizer_config.json to GGUF key (``seperator`` is how GGUF spells it)"""
 
 SPACE_PREFIX_FORMS: dict[tuple[pre_tokenizers.Form, pre_tokenizers.Form], bool] = {
     ((("prepend", SPACE), ("replace", "literal ' '", SPACE)), ()): True,
@@ -76,47 +71,22 @@ def describe_tokenizer(
         )
     if work.vocabulary is not None:
         work.check(work.vocabulary, config)
-        work.special_tokens(work.vocabulary, config)
-        work.chat_templates()
+        work.metadata += special_token_metadata(files, config, work.vocabulary, work)
+        work.metadata += chat_template_metadata(files)
     return TokenizerDescription(metadata=tuple(work.metadata), findings=tuple(work.findings))
 
 
-class _Work:
+class _Work(Report):
     """The description in the making."""
 
     def __init__(self, files: TokenizerFiles, size: int) -> None:
+        super().__init__()
         self.files = files
         self.json: Mapping[str, Any] = files.tokenizer_json or {}
-        self.model: Mapping[str, Any] = _mapping(self.json.get("model"))
+        self.model: Mapping[str, Any] = mapping(self.json.get("model"))
         self.size = size
         self.vocabulary: Vocabulary | None = None
         self.metadata: list[MetadataEntry] = []
-        self.findings: list[Finding] = []
-
-    def error(
-        self, reason: str, message: str, remedy: str, kind: FindingKind = "precondition"
-    ) -> None:
-        self.findings.append(
-            Finding(field=FIELD, reason=reason, message=message, remedy=remedy, kind=kind)
-        )
-
-    def warn(self, reason: str, message: str, remedy: str) -> None:
-        self._remark(Severity.WARNING, reason, message, remedy)
-
-    def note(self, reason: str, message: str, remedy: str) -> None:
-        self._remark(Severity.INFO, reason, message, remedy)
-
-    def _remark(self, severity: Severity, reason: str, message: str, remedy: str) -> None:
-        self.findings.append(
-            Finding(
-                severity=severity,
-                field=FIELD,
-                reason=reason,
-                message=message,
-                remedy=remedy,
-                kind="precondition",
-            )
-        )
 
     def choose(self) -> None:
         """Byte-level tokenizer.json, else tokenizer.model, else a SentencePiece tokenizer.json."""
@@ -199,7 +169,7 @@ class _Work:
             )
         unknown = self.model.get("unk_token") or self.files.tokenizer_config.get("unk_token")
         self.vocabulary = vocabulary.from_merges(
-            self.model, self.added(), self.size, _token_text(unknown)
+            self.model, self.added(), self.size, token_text(unknown)
         )
         self._sentencepiece_metadata(space_prefix=prefix)
 
@@ -258,20 +228,20 @@ class _Work:
         """Added tokens of tokenizer_config.json, then of tokenizer.json, which wins."""
         result: dict[int, AddedToken] = {}
         decoder = self.files.tokenizer_config.get("added_tokens_decoder")
-        for key, entry in _mapping(decoder).items():
+        for key, entry in mapping(decoder).items():
             if isinstance(key, str) and key.isdecimal():
                 self._add(result, int(key), entry)
         listed = self.json.get("added_tokens")
         for entry in listed if isinstance(listed, list) else []:
-            self._add(result, _mapping(entry).get("id"), entry)
+            self._add(result, mapping(entry).get("id"), entry)
         return list(result.values())
 
     def _add(self, result: dict[int, AddedToken], token_id: object, entry: object) -> None:
-        content = _mapping(entry).get("content")
+        content = mapping(entry).get("content")
         if type(token_id) is not int or not isinstance(content, str):
             raise ValueError(f"the added token {quoted(entry)} has no id or no content")
-        special = _mapping(entry).get("special") is True
-        strips = any(_mapping(entry).get(side) is True for side in ("lstrip", "rstrip"))
+        special = mapping(entry).get("special") is True
+        strips = any(mapping(entry).get(side) is True for side in ("lstrip", "rstrip"))
         result[token_id] = AddedToken(id=token_id, content=content, special=special, strips=strips)
 
     def check(self, table: Vocabulary, config: Mapping[str, Any]) -> None:
@@ -299,82 +269,9 @@ class _Work:
                 "invalid",
             )
 
-    def special_tokens(self, table: Vocabulary, config: Mapping[str, Any]) -> None:
-        own = self.files.tokenizer_config
-        ids: dict[str, int] = {}
-        for name in SPECIAL_TOKENS:
-            token_id = table.ids.get(_token_text(own.get(f"{name}_token")))
-            if token_id is None:
-                token_id = _first_id(config.get(f"{name}_token_id"))
-            if token_id is not None and 0 <= token_id < self.size:
-                ids[name] = token_id
-        adds = self._adds_special(table, ids)
-        for name, key in SPECIAL_TOKENS.items():
-            if name in ids:
-                self.metadata.append(uint32(f"tokenizer.ggml.{key}", ids[name]))
-        for name in ("bos", "eos"):
-            explicit = own.get(f"add_{name}_token")
-            value = explicit if isinstance(explicit, bool) else adds.get(name)
-            if value is True and name not in ids:
-                self.error(
-                    "TOKENIZER_SPECIAL_TOKEN_MISSING",
-                    f"the tokenizer adds a {name} token to each text but names none",
-                    f"name {name}_token in tokenizer_config.json",
-                    "invalid",
-                )
-            if value is not None:
-                self.metadata.append(boolean(f"tokenizer.ggml.add_{name}_token", value=value))
-
-    def _adds_special(self, table: Vocabulary, ids: dict[str, int]) -> dict[str, bool]:
-        """Whether tokenizer.json puts bos before and eos behind a text; empty without one."""
-        if self.files.tokenizer_json is None:
-            return {}
-        template = _template(self.json.get("post_processor"))
-        adds = {"bos": False, "eos": False}
-        if not template:
-            return adds
-        for name, position in (("bos", 0), ("eos", -1)):
-            added = _mapping(_mapping(template[position]).get("SpecialToken")).get("id")
-            if not isinstance(added, str):
-                continue
-            if table.ids.get(added) == ids.get(name):
-                adds[name] = True
-            elif len(template) > 1:
-                self.warn(
-                    "TOKENIZER_TEMPLATE_UNKNOWN",
-                    f"tokenizer.json adds {quoted(added)} to each text, which is not its {name} "
-                    f"token; llama.cpp will not add it",
-                    "write the token into the prompt where the model needs it",
-                )
-        return adds
-
-    def chat_templates(self) -> None:
-        given: object = self.files.chat_template
-        if given is None:
-            given = self.files.tokenizer_config.get("chat_template")
-        templates: dict[str, str] = {}
-        if isinstance(given, str):
-            templates["default"] = given
-        elif isinstance(given, list):
-            for entry in given:
-                name, text = _mapping(entry).get("name"), _mapping(entry).get("template")
-                if isinstance(name, str) and isinstance(text, str):
-                    templates["".join(c if c.isalnum() else "_" for c in name)] = text
-        names = sorted(name for name in templates if name != "default")
-        for name in names:
-            self.metadata.append(string(f"tokenizer.chat_template.{name}", templates[name]))
-        if names:
-            self.metadata.append(array("tokenizer.chat_templates", "string", names))
-        if templates.get("default"):
-            self.metadata.append(string("tokenizer.chat_template", templates["default"]))
-
-
-def _mapping(value: object) -> Mapping[str, Any]:
-    return value if isinstance(value, Mapping) else {}
-
 
 def _is_byte_level(tokenizer_json: Mapping[str, Any]) -> bool:
-    if _mapping(tokenizer_json.get("model")).get("type") != "BPE":
+    if mapping(tokenizer_json.get("model")).get("type") != "BPE":
         return False
     steps = pre_tokenizers.form(tokenizer_json.get("pre_tokenizer"))
     return any(step[0] == "byte_level" for step in steps)
@@ -384,26 +281,3 @@ def _is_named_phi3(config: Mapping[str, Any]) -> bool:
     """llama.cpp knows the stripping tokens of the models with this in their name."""
     name = str(config.get("_name_or_path", "")).lower()
     return "phi-3" in name or "phi3" in name
-
-
-def _token_text(entry: object) -> str:
-    """A special token in tokenizer_config.json is a string or an object with its content."""
-    text = entry if isinstance(entry, str) else _mapping(entry).get("content")
-    return text if isinstance(text, str) else ""
-
-
-def _first_id(entry: object) -> int | None:
-    """A token id in config.json is a number or, for eos, a list of numbers."""
-    value = entry[0] if isinstance(entry, list) and entry else entry
-    return value if type(value) is int else None
-
-
-def _template(post_processor: object) -> list[Any]:
-    """The pieces around a single text in a TemplateProcessing, alone or in a sequence."""
-    processor = _mapping(post_processor)
-    members = processor.get("processors")
-    for member in members if isinstance(members, list) else [processor]:
-        single = _mapping(member).get("single")
-        if _mapping(member).get("type") == "TemplateProcessing" and isinstance(single, list):
-            return single
-    return []

@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import os
+from collections.abc import Mapping
 from pathlib import Path
 from typing import Any
 
@@ -53,6 +54,11 @@ def read_tokenizer_files(folder: Path) -> tuple[TokenizerFiles, list[Finding]]:
         sentencepiece=bytes_file("tokenizer.model", MAX_MODEL_BYTES),
     )
     return files, findings
+
+
+def mapping(value: object) -> Mapping[str, Any]:
+    """``value`` if it is a JSON object, else an empty one: the files may hold anything."""
+    return value if isinstance(value, Mapping) else {}
 
 
 def _report(error: CheckpointError, findings: list[Finding]) -> None:

@@ -19,7 +19,7 @@ from quantd_server.methods.gguf.architectures.gemma import GEMMA2, GEMMA3
 from quantd_server.methods.gguf.architectures.llama import LLAMA, MISTRAL
 from quantd_server.methods.gguf.architectures.phi import PHI3
 from quantd_server.methods.gguf.architectures.qwen import QWEN2, QWEN3
-from quantd_server.methods.gguf.config_reader import FIELD, ConfigReader
+from quantd_server.methods.gguf.config_reader import ConfigReader
 from quantd_server.methods.gguf.description import (
     ArchitectureDescription,
     ConvertedTensor,
@@ -27,6 +27,7 @@ from quantd_server.methods.gguf.description import (
     SkippedTensor,
     string,
 )
+from quantd_server.methods.gguf.report import FIELD
 from quantd_server.methods.gguf.rope import RopeParameters
 
 FAMILIES: dict[str, Family] = {

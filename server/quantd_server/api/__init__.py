@@ -1,0 +1,1 @@
+"""gRPC: servicers, the interceptor around them, translation of messages and errors."""

@@ -1,0 +1,214 @@
+"""The outermost layer of every call: identity, checks, errors, log.
+
+Nothing that happens inside may reach a client as UNKNOWN or with a text of ours that was not
+written for it, so messages are decoded and encoded here too, and not by grpc around us.
+"""
+
+from __future__ import annotations
+
+import asyncio
+import contextvars
+import inspect
+import re
+import time
+import traceback
+import uuid
+from collections.abc import AsyncIterator, Awaitable, Callable
+from typing import TYPE_CHECKING, Any
+
+import grpc
+import grpc.aio
+from google.protobuf.message import Message
+from google.rpc.status_pb2 import Status
+
+from quantd_server.api.error_codec import StatusError, internal_status, status_of_error
+from quantd_server.api.log import Log
+from quantd_server.api.request_checks import decode
+from quantd_server.errors import QuantdError
+
+if TYPE_CHECKING:
+    Handler = grpc.RpcMethodHandler[Any, Any]  # generic in its stubs only
+
+REQUEST_ID_KEY = "x-request-id"
+SANE_REQUEST_ID = re.compile(r"[A-Za-z0-9._:/+=-]{1,64}")
+STATUS_KEY = "grpc-status-details-bin"
+CODES = {code.value[0]: code for code in grpc.StatusCode}
+
+Context = grpc.aio.ServicerContext[Any, Any]
+
+
+class Call:
+    """One call, for the log."""
+
+    def __init__(self, method: str, request_id: str) -> None:
+        self.method = method
+        self.request_id = request_id
+        self.job: str | None = None
+        """Name of the job it is about, as soon as that is known."""
+
+
+_current_call: contextvars.ContextVar[Call] = contextvars.ContextVar("call")
+
+
+def note_job(name: str) -> None:
+    """Name the job that the current call is about, for its line in the log."""
+    call = _current_call.get(None)
+    if call is not None:
+        call.job = name
+
+
+class OutermostInterceptor(grpc.aio.ServerInterceptor):
+    """Wraps every handler; ``input_types`` has the request class of every method by its path."""
+
+    def __init__(self, log: Log, input_types: dict[str, type[Message]]) -> None:
+        self._log = log
+        self._input_types = input_types
+
+    async def intercept_service(
+        self,
+        continuation: Callable[[grpc.HandlerCallDetails], Awaitable[Handler | None]],
+        handler_call_details: grpc.HandlerCallDetails,
+    ) -> Handler:
+        method = handler_call_details.method
+        handler = await continuation(handler_call_details)
+        if handler is None:
+            return grpc.stream_stream_rpc_method_handler(self._wrap(method, _refuse, str.encode))
+        run = _runner(handler, self._input_types.get(method))
+        make = {
+            (False, False): grpc.unary_unary_rpc_method_handler,
+            (False, True): grpc.unary_stream_rpc_method_handler,
+            (True, False): grpc.stream_unary_rpc_method_handler,
+            (True, True): grpc.stream_stream_rpc_method_handler,
+        }[handler.request_streaming, handler.response_streaming]
+        return make(self._wrap(method, run, handler.response_serializer))
+
+    def _wrap(self, method: str, run: Any, serialize: Any) -> Any:
+        """A handler of bytes around ``run(incoming, context)``."""
+
+        async def handle(incoming: Any, context: Context) -> Any:
+            call = Call(method, _request_id(context))
+            _current_call.set(call)
+            context.set_trailing_metadata(((REQUEST_ID_KEY, call.request_id),))
+            start = time.perf_counter()
+            code = "OK"
+            try:
+                return await run(incoming, context, serialize)
+            except (QuantdError, StatusError) as error:
+                status = status_of_error(error)
+                code = CODES[status.code].name
+                await _abort(context, call, status)
+            except grpc.aio.AbortError:
+                code = _code_of(context)
+                raise
+            except asyncio.CancelledError:
+                code = _why_cancelled(context)
+                raise
+            except Exception:  # noqa: BLE001 - whatever it is, the client must not see it
+                if context.done():  # the client left while an answer was on its way
+                    code = _why_cancelled(context)
+                    return None
+                code = "INTERNAL"
+                incident = uuid.uuid4().hex
+                self._log(
+                    "incident",
+                    level="error",
+                    incident=incident,
+                    request_id=call.request_id,
+                    method=method,
+                    trace=traceback.format_exc(),
+                )
+                await _abort(context, call, internal_status(incident))
+            finally:
+                self._log(
+                    "call",
+                    level="error" if code == "INTERNAL" else "info",
+                    request_id=call.request_id,
+                    job=call.job,
+                    method=method,
+                    code=code,
+                    ms=round((time.perf_counter() - start) * 1000, 3),
+                    peer=context.peer(),
+                )
+
+        return handle
+
+
+def _runner(handler: Handler, input_type: type[Message] | None) -> Any:
+    """``handler`` as a coroutine over bytes that writes a stream's answers itself."""
+    function: Any = (  # the stubs know the handlers of the synchronous server only
+        handler.unary_unary or handler.unary_stream or handler.stream_unary or handler.stream_stream
+    )
+    deserialize: Any = handler.request_deserializer
+
+    def read(data: bytes) -> Any:
+        return decode(data, input_type) if input_type is not None else deserialize(data)
+
+    async def read_all(stream: AsyncIterator[bytes]) -> AsyncIterator[Any]:
+        async for data in stream:
+            yield read(data)
+
+    async def run(incoming: Any, context: Context, serialize: Any) -> bytes | None:
+        request = read_all(incoming) if handler.request_streaming else read(incoming)
+        name = getattr(request, "name", "")
+        if isinstance(name, str) and name.startswith("jobs/"):
+            note_job(name)
+        if not handler.response_streaming:
+            return serialize(await function(request, context))
+        if not inspect.isasyncgenfunction(function):
+            await function(request, _SerializingContext(context, serialize))
+            return None
+        answers = function(request, context)
+        try:
+            async for answer in answers:
+                # Awaited: a reader that is slow holds the producer back instead of filling memory.
+                await context.write(serialize(answer))
+        finally:
+            await answers.aclose()
+        return None
+
+    return run
+
+
+class _SerializingContext:
+    """The context for handlers that write their stream's messages themselves."""
+
+    def __init__(self, context: Context, serialize: Any) -> None:
+        self._context = context
+        self._serialize = serialize
+
+    async def write(self, message: Message) -> None:
+        await self._context.write(self._serialize(message))
+
+    def __getattr__(self, name: str) -> Any:
+        return getattr(self._context, name)
+
+
+async def _refuse(_incoming: Any, _context: Context, _serialize: Any) -> None:
+    raise QuantdError(
+        reason="METHOD_NOT_FOUND",
+        kind="unimplemented",
+        message="this server has no such method",
+        remedy="list its services by reflection; a newer server may have it",
+    )
+
+
+async def _abort(context: Context, call: Call, status: Status) -> None:
+    metadata = ((REQUEST_ID_KEY, call.request_id), (STATUS_KEY, status.SerializeToString()))
+    await context.abort(CODES[status.code], status.message, metadata)
+
+
+def _request_id(context: Context) -> str:
+    for key, value in context.invocation_metadata() or ():
+        if key == REQUEST_ID_KEY and isinstance(value, str) and SANE_REQUEST_ID.fullmatch(value):
+            return value
+    return str(uuid.uuid4())
+
+
+def _why_cancelled(context: Context) -> str:
+    remaining = context.time_remaining()
+    return "CANCELLED" if remaining is None or remaining > 0 else "DEADLINE_EXCEEDED"
+
+
+def _code_of(context: Context) -> str:
+    code: Any = context.code()  # a number, whatever the stubs say
+    return code.name if isinstance(code, grpc.StatusCode) else CODES[code].name

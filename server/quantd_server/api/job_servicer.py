@@ -1,0 +1,78 @@
+"""`JobService` of the spec."""
+
+from __future__ import annotations
+
+import contextlib
+from collections.abc import AsyncIterator
+
+import msgspec
+
+from quantd import v1
+from quantd_server.api.events import events_after
+from quantd_server.api.interceptor import Context
+from quantd_server.api.paging import position_of, token_of
+from quantd_server.api.translation import from_message, to_message
+from quantd_server.jobs.job import Job, JobFilter
+from quantd_server.jobs.service import JobService
+
+DEFAULT_PAGE_SIZE = 50
+MAX_PAGE_SIZE = 500
+
+
+class JobServicer(v1.JobServiceServicer):
+    """Translates and delegates to the job service."""
+
+    def __init__(self, jobs: JobService) -> None:
+        self._jobs = jobs
+
+    async def GetJob(  # noqa: N802
+        self, request: v1.GetJobRequest, context: Context
+    ) -> v1.GetJobResponse:
+        return v1.GetJobResponse(job=_message(self._jobs.get(request.name)))
+
+    async def ListJobs(  # noqa: N802
+        self, request: v1.ListJobsRequest, context: Context
+    ) -> v1.ListJobsResponse:
+        jobs = self._jobs.list(_filter(request))
+        # The position counts from the oldest job, so that jobs that come in between two pages do
+        # not shift the second one.
+        older = position_of(request) or len(jobs)
+        size = min(request.page_size or DEFAULT_PAGE_SIZE, MAX_PAGE_SIZE)
+        page = jobs[max(0, len(jobs) - older) :][:size]
+        left = min(older, len(jobs)) - len(page)
+        return v1.ListJobsResponse(
+            jobs=[_message(job) for job in page],
+            next_page_token=token_of(request, left) if left > 0 else "",
+        )
+
+    async def WatchJob(  # noqa: N802
+        self, request: v1.WatchJobRequest, context: Context
+    ) -> AsyncIterator[v1.WatchJobResponse]:
+        events = events_after(self._jobs, request.name, request.after_sequence)
+        async with contextlib.aclosing(events):  # type: ignore[type-var]
+            async for event in events:
+                yield v1.WatchJobResponse(event=event)
+
+    async def CancelJob(  # noqa: N802
+        self, request: v1.CancelJobRequest, context: Context
+    ) -> v1.CancelJobResponse:
+        job = await self._jobs.cancel(request.name, request.reason)
+        return v1.CancelJobResponse(job=_message(job))
+
+    async def DeleteJob(  # noqa: N802
+        self, request: v1.DeleteJobRequest, context: Context
+    ) -> v1.DeleteJobResponse:
+        await self._jobs.delete(request.name, delete_output=request.delete_output)
+        return v1.DeleteJobResponse()
+
+
+def _filter(request: v1.ListJobsRequest) -> JobFilter:
+    # The API's methods are named as the fields of `MethodConfig`, in upper case.
+    criteria = from_message(request, JobFilter)
+    return msgspec.structs.replace(
+        criteria, methods=frozenset(name.lower() for name in criteria.methods)
+    )
+
+
+def _message(job: Job) -> v1.Job:
+    return to_message(job, v1.Job)

@@ -1,0 +1,177 @@
+"""One server process from its first to its last moment."""
+
+from __future__ import annotations
+
+import asyncio
+import contextlib
+import os
+import signal
+import time
+import uuid
+from collections.abc import Iterator
+from pathlib import Path
+from typing import TYPE_CHECKING
+
+from quantd_server.api.addresses import remove_socket
+from quantd_server.api.capabilities import Capabilities
+from quantd_server.api.error_codec import MAX_VIOLATIONS
+from quantd_server.api.log import Log
+from quantd_server.api.server import BoundServer, Services, build
+from quantd_server.host.cpu import usable_cores
+from quantd_server.host.packages import installed_version
+from quantd_server.jobs.service import JobService
+from quantd_server.planning.planner_process import Planner
+from quantd_server.planning.roots import Roots
+from quantd_server.settings import Settings
+
+if TYPE_CHECKING:
+    from quantd_server.planning.capability_report import CapabilityReporter
+
+API_VERSIONS = ("quantd.v1",)
+FORCED_CALL_GRACE = 0.0
+
+
+class RootError(Exception):
+    """A source or output root is not usable; the message says which and why."""
+
+
+async def serve(settings: Settings, log: Log) -> None:
+    """Serve until SIGTERM or SIGINT, then stop in order; a second signal stops at once.
+
+    Raises BindError or RootError when the server cannot start.
+    """
+    roots = checked_roots(settings)
+    services = make_services(settings, roots, log)
+    with _signals() as signals:
+        bound = build(settings, services, log)
+        try:
+            await start(bound, services)
+            _announce(settings, roots, bound, log)
+            await signals.get()
+            log("stopping", grace_seconds=settings.grace)
+            await _stop(settings, bound, services, signals)
+        finally:
+            for address in bound.addresses:
+                remove_socket(address)
+    log("stopped")
+
+
+def checked_roots(settings: Settings) -> Roots:
+    """The allowed folders. Raises RootError."""
+    roots = Roots.of(settings.source_roots, settings.output_roots)
+    for kind, paths, mode in (
+        ("source", roots.sources, os.R_OK | os.X_OK),
+        ("output", roots.outputs, os.W_OK | os.X_OK),
+    ):
+        for path in paths:
+            if not Path(path).is_dir():
+                raise RootError(f"{kind} root {path} is not a folder; create it or name another")
+            if not os.access(path, mode):
+                raise RootError(f"{kind} root {path} is not accessible to this user")
+    return roots
+
+
+def make_services(settings: Settings, roots: Roots, log: Log) -> Services:
+    """What the servicers delegate to, not started yet."""
+    start_time = time.time()
+    jobs = JobService(
+        max_running=settings.max_running_jobs,
+        max_queued=settings.max_queued_jobs,
+        max_finished=settings.max_finished_jobs,
+        max_events=settings.max_events_per_job,
+        heartbeat_interval=settings.heartbeat_interval,
+        threads=settings.threads or usable_cores(),
+        log=log,
+    )
+    capabilities = Capabilities(lambda: _make_reporter(settings, start_time), log)
+    return Services(planner=Planner(roots), jobs=jobs, capabilities=capabilities)
+
+
+def _make_reporter(settings: Settings, start_time: float) -> CapabilityReporter:
+    # Imported when the server serves already: all methods come with it.
+    from quantd_server.planning.capability_report import CapabilityReporter, Limits, ServerInfo
+
+    server = ServerInfo(
+        version=installed_version("quantd") or "0.0.0",
+        api_versions=API_VERSIONS,
+        instance_id=str(uuid.uuid4()),
+        start_time=start_time,
+    )
+    limits = Limits(
+        max_request_bytes=settings.max_request_bytes,
+        max_running_jobs=settings.max_running_jobs,
+        max_queued_jobs=settings.max_queued_jobs,
+        max_finished_jobs=settings.max_finished_jobs,
+        max_events_per_job=settings.max_events_per_job,
+        heartbeat_interval=settings.heartbeat_interval,
+        max_violations=MAX_VIOLATIONS,
+    )
+    return CapabilityReporter(server, limits)
+
+
+async def start(bound: BoundServer, services: Services) -> None:
+    """Take calls and say so."""
+    services.capabilities.start()
+    await bound.server.start()
+    await services.planner.start()
+    await bound.health.serve()
+
+
+async def stop(bound: BoundServer, services: Services, grace: float) -> None:
+    """Stop in the order in which clients can follow.
+
+    Load balancers are told first; then the jobs end, so that each watcher gets its last event and
+    its stream ends by itself; then the calls that are left get ``grace`` seconds.
+    """
+    await bound.health.close()
+    await services.jobs.stop(grace)
+    await bound.server.stop(grace)
+    await services.planner.close()
+    await services.capabilities.close()
+
+
+async def _stop(
+    settings: Settings, bound: BoundServer, services: Services, signals: asyncio.Queue[int]
+) -> None:
+    orderly = asyncio.create_task(stop(bound, services, settings.grace))
+    forced = asyncio.create_task(signals.get())
+    await asyncio.wait({orderly, forced}, return_when=asyncio.FIRST_COMPLETED)
+    if forced.done():
+        orderly.cancel()
+        with contextlib.suppress(asyncio.CancelledError):
+            await orderly
+        await stop(bound, services, FORCED_CALL_GRACE)
+    else:
+        forced.cancel()
+        await orderly
+
+
+@contextlib.contextmanager
+def _signals() -> Iterator[asyncio.Queue[int]]:
+    """A queue of the signals that ask this process to end."""
+    loop = asyncio.get_running_loop()
+    received: asyncio.Queue[int] = asyncio.Queue()
+    ends = (signal.SIGTERM, signal.SIGINT)
+    for number in ends:
+        loop.add_signal_handler(number, received.put_nowait, number)
+    try:
+        yield received
+    finally:
+        for number in ends:
+            loop.remove_signal_handler(number)
+
+
+def _announce(settings: Settings, roots: Roots, bound: BoundServer, log: Log) -> None:
+    """Say that we serve: a line in the log for people and programs, and the ready file."""
+    log(
+        "serving",
+        addresses=bound.addresses,
+        source_roots=roots.sources,
+        output_roots=roots.outputs,
+        pid=os.getpid(),
+    )
+    if settings.ready_file:
+        ready = Path(settings.ready_file)
+        partial = ready.with_name(f".{ready.name}.{os.getpid()}")
+        partial.write_text("".join(f"{address}\n" for address in bound.addresses), encoding="utf-8")
+        partial.rename(ready)  # whoever sees it sees all of it

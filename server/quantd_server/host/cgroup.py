@@ -1,0 +1,65 @@
+"""Limits of the control group this process runs in (Linux; elsewhere there are none)."""
+
+from __future__ import annotations
+
+from pathlib import Path
+
+SYSTEM_ROOT = Path("/")
+"""Root of the file system; tests put a copy of the files below another one."""
+
+UNLIMITED = 1 << 60
+"""cgroup v1 says "no limit" with a number close to 2^63."""
+
+
+def memory_limit(root: Path = SYSTEM_ROOT) -> int:
+    """Smallest memory limit in bytes along the hierarchy of groups; 0 when there is none."""
+    limits = [
+        *_numbers(_files(root, "", "memory.max")),
+        *_numbers(_files(root, "memory", "memory.limit_in_bytes")),
+    ]
+    return min((limit for limit in limits if 0 < limit < UNLIMITED), default=0)
+
+
+def cpu_quota(root: Path = SYSTEM_ROOT) -> float | None:
+    """Processors' worth of time that the group may use; None when there is no limit."""
+    quotas = []
+    for file in _files(root, "", "cpu.max"):
+        quota, _, period = _read(file).partition(" ")
+        if quota.isdecimal() and period.isdecimal() and int(period) > 0:
+            quotas.append(int(quota) / int(period))
+    for file in _files(root, "cpu", "cpu.cfs_quota_us"):
+        quota, period = _read(file), _read(file.with_name("cpu.cfs_period_us"))
+        if quota.isdecimal() and period.isdecimal() and int(period) > 0:
+            quotas.append(int(quota) / int(period))
+    return min((quota for quota in quotas if quota > 0), default=None)
+
+
+def _files(root: Path, controller: str, name: str) -> list[Path]:
+    """The file ``name`` of our group and of all groups above it.
+
+    ``controller`` is "" for cgroup v2. In a container the path that /proc names may not exist; the
+    mount point is then the group itself.
+    """
+    mount = root / "sys/fs/cgroup" / controller
+    group = Path(_group_path(root, controller).lstrip("/"))
+    return [mount / folder / name for folder in (group, *group.parents) if ".." not in folder.parts]
+
+
+def _group_path(root: Path, controller: str) -> str:
+    for line in _read(root / "proc/self/cgroup").splitlines():
+        _, _, rest = line.partition(":")
+        controllers, _, path = rest.partition(":")
+        if controller in controllers.split(",") and (controller or not controllers):
+            return path
+    return "/"
+
+
+def _numbers(files: list[Path]) -> list[int]:
+    return [int(text) for text in map(_read, files) if text.isdecimal()]
+
+
+def _read(file: Path) -> str:
+    try:
+        return file.read_text(encoding="utf-8", errors="replace").strip()
+    except OSError:
+        return ""

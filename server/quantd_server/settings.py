@@ -1,0 +1,39 @@
+"""Everything that an operator can set; ``quantd serve --help`` says how."""
+
+from __future__ import annotations
+
+from typing import Literal
+
+import msgspec
+
+LogLevel = Literal["debug", "info", "warning", "error"]
+LogFormat = Literal["json", "text"]
+
+DEFAULT_ADDRESS = "127.0.0.1:50051"
+
+
+class Settings(msgspec.Struct, frozen=True, kw_only=True):
+    """Settings of one server process. Sizes are in bytes, times in seconds."""
+
+    listen: tuple[str, ...] = (DEFAULT_ADDRESS,)
+    """Addresses: "host:port" (port 0: any free one) or "unix:/path"."""
+    source_roots: tuple[str, ...] = (".",)
+    """Folders that requests may read from."""
+    output_roots: tuple[str, ...] = (".",)
+    """Folders that requests may write to."""
+    max_request_bytes: int = 4 << 20
+    max_concurrent_calls: int = 1024
+    """Calls served at once, streams among them; more are answered RESOURCE_EXHAUSTED."""
+    max_running_jobs: int = 1
+    max_queued_jobs: int = 64
+    max_finished_jobs: int = 256
+    max_events_per_job: int = 20_000
+    heartbeat_interval: float = 10.0
+    grace: float = 10.0
+    """How long calls and workers may go on once the server was asked to stop."""
+    threads: int | None = None
+    """Threads of one job; None for all cores that the process may use."""
+    log_level: LogLevel = "info"
+    log_format: LogFormat = "json"
+    ready_file: str | None = None
+    """File that gets the bound addresses, one a line, when the server serves."""

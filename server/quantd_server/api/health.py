@@ -34,6 +34,15 @@ class Health(aio.HealthServicer):
         await self.enter_graceful_shutdown()
         self._closing.set()
 
+    async def List(self, request: Any, context: Any) -> health_pb2.HealthListResponse:  # noqa: N802
+        # The class we extend leaves it out.
+        return health_pb2.HealthListResponse(
+            statuses={
+                service: health_pb2.HealthCheckResponse(status=status)
+                for service, status in self._server_status.items()
+            }
+        )
+
     async def Watch(self, request: Any, context: Any) -> None:  # noqa: N802
         watching = asyncio.ensure_future(super().Watch(request, context))
         closing = asyncio.ensure_future(self._closing.wait())

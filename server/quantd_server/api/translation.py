@@ -165,7 +165,7 @@ def _builtins(message: Message) -> dict[str, Any]:
 def _from_item(field: Field, item: Any) -> Any:
     if field.message_type is not None:
         if field.message_type.full_name in TIMES:
-            return item.seconds + item.nanos / NANOS
+            return (item.seconds * NANOS + item.nanos) / NANOS  # rounded once
         return _builtins(item)
     if field.enum_type is not None:
         name = enum_name(field.enum_type, item)

@@ -43,14 +43,10 @@ def follow(stream: quantd.JobStream, *, as_json: bool, cancel_on_interrupt: bool
 
 def _show(stream: quantd.JobStream) -> None:
     console = messages()
-    shown_findings = False
+    print_findings(_warnings(stream.job), console)
     with display(console) as shown:
         for event in stream:
-            kind = event.WhichOneof("event")
-            if kind == "snapshot" and not shown_findings:
-                shown_findings = True
-                print_findings(_warnings(event.snapshot), console)
-            elif kind == "warning":
+            if event.WhichOneof("event") == "warning":
                 print_findings([event.warning], console)
             shown.show(stream.job, event)
 

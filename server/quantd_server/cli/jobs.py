@@ -48,10 +48,13 @@ def list_jobs(
         for job in found:
             print_json(as_dict(job))
         return
-    from quantd_server.cli.printing import results
+    from quantd_server.cli.printing import messages, results
     from quantd_server.cli.tables import job_table
 
-    results().print(job_table(found))
+    if found:
+        results().print(job_table(found))
+    else:
+        messages().print("no jobs")
 
 
 def show(name: Name, server_options: ServerOptions, as_json: AsJson = False) -> None:  # noqa: FBT002

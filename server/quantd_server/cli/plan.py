@@ -55,7 +55,7 @@ def plan(
         from quantd_server.cli.tables import plan_facts, plan_tensor_table, type_table
 
         console = results()
-        if answer.HasField("plan"):
+        if answer.plan.parameter_count:
             for part in (plan_facts(answer.plan), type_table(answer.plan.types)):
                 console.print(part)
                 console.print()

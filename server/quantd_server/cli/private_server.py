@@ -48,7 +48,7 @@ def private_server(*, reads: Iterable[str], writes: Iterable[str]) -> Iterator[P
         ready = Path(folder, "ready")
         log = Path(folder, "log")
         command = [
-            *(sys.executable, "-m", "quantd_server.cli.private_server_process"),
+            *(sys.executable, "-m", "quantd_server.cli.private_server_process", folder),
             *("serve", "--listen", address, "--ready-file", str(ready)),
             *(f"--source-root={root}" for root in source_roots(reads)),
             *(f"--output-root={root}" for root in output_roots(writes)),

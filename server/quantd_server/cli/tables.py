@@ -228,9 +228,10 @@ def print_result(result: v1.QuantizationResult, console: Console) -> None:
 
 
 def _file(result: v1.QuantizationResult, file: v1.OutputFile) -> str:
-    place = result.output_uri
-    name = place if place.endswith(f"/{file.name}") else f"{place.rstrip('/')}/{file.name}"
-    return f"{name} ({text.size(file.size_bytes)})"
+    # The files of a .gguf are named as they are, beside it; others relative to their folder.
+    place = result.output_uri.rstrip("/")
+    folder = place.rpartition("/")[0] if place.endswith(".gguf") else place
+    return f"{folder}/{file.name} ({text.size(file.size_bytes)})"
 
 
 def quantd_method(method: v1.MethodConfig) -> str:

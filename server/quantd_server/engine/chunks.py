@@ -84,6 +84,8 @@ class ChunkWorker:
             np.nan_to_num(values, copy=False, nan=0.0, posinf=0.0, neginf=0.0)
         values = _transform(values, task)
         result = quantizer.quantize(chunk.first, values)
+        if not math.isfinite(result.squared_error):
+            raise _out_of_range(task)
         self.write(task, result.writes)
         return ChunkOutcome(
             source_bytes=len(raw),
@@ -149,6 +151,18 @@ class ChunkWorker:
             kept = np.empty(count, dtype)
             setattr(self._buffers, name, kept)
         return kept[:count]
+
+
+def _out_of_range(task: TensorTask) -> QuantdError:
+    name = task.source.name if task.source else task.target_name
+    return QuantdError(
+        reason="WEIGHTS_OUT_OF_RANGE",
+        field="spec.source_uri",
+        kind="precondition",
+        message=f"tensor {quoted(name)} has weights so large that {task.target_type} cannot hold "
+        "them: they would read back as infinite",
+        remedy="choose another type for this tensor, or repair the checkpoint",
+    )
 
 
 def _transform(values: npt.NDArray[np.float32], task: TensorTask) -> npt.NDArray[np.float32]:

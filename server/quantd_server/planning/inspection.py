@@ -158,7 +158,8 @@ def _tokenizer_json_kind(checkpoint: HuggingFaceCheckpoint) -> str:
             return kind
     if b'"BPE"' not in head[:200]:
         return "OTHER"
-    return "SENTENCEPIECE" if b'"byte_fallback": true' in head[:1000] else "BPE"
+    # Both are BPE: one over bytes in disguise, one over text with bytes as its last resort.
+    return "BPE" if b'"ByteLevel"' in data[:start] else "SENTENCEPIECE"
 
 
 def _gguf_facts(checkpoint: GgufCheckpoint) -> dict[str, Any]:

@@ -7,6 +7,7 @@ import shutil
 from collections.abc import Iterator
 from pathlib import Path
 
+from quantd_server.checkpoint.output import working_directory
 from quantd_server.errors import Finding, Severity
 
 FIELD = "spec.output_uri"
@@ -14,11 +15,33 @@ FIELD = "spec.output_uri"
 SPARE_BYTES = 64 << 20
 """Kept free on the output's disk, for the small files and for other programs."""
 
+MAX_NAME_BYTES = 255
+"""Longest name in a folder that the usual file systems take."""
+
+MAX_PATH_BYTES = 3500
+"""Longest path of the folder that an output is prepared in: the limit of Linux is 4096, and the
+files inside have names too."""
+
+JOB_ID_LENGTH = 36
+"""A UUID, which is part of that folder's name."""
+
 
 def output_findings(
     output: Path, source: Path, *, single_file: bool, needed_bytes: int
 ) -> Iterator[Finding]:
     """All findings about the real path ``output`` of a result of ``needed_bytes``."""
+    working = working_directory(output, "0" * JOB_ID_LENGTH)
+    longest = max(len(os.fsencode(name)) for name in working.parts)
+    if longest > MAX_NAME_BYTES or len(os.fsencode(working)) > MAX_PATH_BYTES:
+        spare = len(os.fsencode(working.name)) - len(os.fsencode(output.name))
+        yield _finding(
+            "OUTPUT_NAME_TOO_LONG",
+            f"the path is too long; its last name may have {MAX_NAME_BYTES - spare} bytes, the "
+            f"others {MAX_NAME_BYTES}, and all of it {MAX_PATH_BYTES - spare}",
+            "name a shorter path",
+            kind="invalid",
+        )
+        return
     if single_file != (output.suffix == ".gguf"):
         expected = "a path that ends in .gguf" if single_file else "a directory"
         yield _finding(
@@ -72,14 +95,17 @@ def _finding(reason: str, message: str, remedy: str, kind: str = "precondition")
 def _occupied(path: Path) -> bool:
     if not os.path.lexists(path):
         return False
-    if path.suffix == ".gguf" or not path.is_dir():
+    if path.suffix == ".gguf" or not os.path.isdir(path):
         return True
-    with os.scandir(path) as entries:
-        return any(True for _ in entries)
+    try:
+        with os.scandir(path) as entries:
+            return any(True for _ in entries)
+    except OSError:  # what may not be looked into may not be replaced
+        return True
 
 
 def _existing_ancestor(path: Path) -> Path:
     path = path.parent
-    while not path.exists():
+    while not os.path.exists(path):
         path = path.parent
     return path

@@ -32,7 +32,7 @@ class Roots(msgspec.Struct, frozen=True, kw_only=True):
         """
         path = Path(os.path.realpath(_local_path(uri, field)))
         _check_below(path, self.sources, field, "source")
-        if not path.exists():
+        if not os.path.exists(path):  # unlike Path.exists, also where a name is too long
             raise QuantdError(
                 reason="SOURCE_NOT_FOUND",
                 field=field,

@@ -7,7 +7,7 @@ the bytes do not depend on how the rows are cut.
 
 from __future__ import annotations
 
-import functools
+from collections.abc import Callable
 
 import numpy as np
 import numpy.typing as npt
@@ -23,6 +23,8 @@ Blocks = npt.NDArray[np.uint8]
 _TILE_ELEMENTS = 1 << 14
 """Weights that :func:`squared_error` decodes at a time: 64 KiB of float32 stay in the cache."""
 
+_IGNORE_IMPORTANCE = frozenset({"F32", "F16", "BF16", "Q8_0", "MXFP4", "TQ1_0", "TQ2_0"})
+
 _IQ3_S_LIMIT = 1e11
 """Largest magnitude for IQ3_S. Its search sums up to 480 cubed weights in float32 and ggml aborts
 the process when that overflows, which it does from about 9e11."""
@@ -30,6 +32,8 @@ the process when that overflows, which it does from about 9e11."""
 
 def quantize(values: Values, ggml_type: str, out: Blocks, importance: Values | None = None) -> None:
     """Quantize rows of weights to blocks of ``ggml_type``, byte-identical to ggml.
+
+    ggml here means its C code without fused multiply-adds, as its wheels for x86-64 are built.
 
     Args:
         values: float32 [rows, columns], C-contiguous. The caller promises that all values are
@@ -63,9 +67,6 @@ def quantize(values: Values, ggml_type: str, out: Blocks, importance: Values | N
         own(values, out)
     else:
         ggml_library.quantize(values, ggml_type, out, importance)
-
-
-_IGNORE_IMPORTANCE = frozenset({"F32", "F16", "BF16", "Q8_0", "MXFP4", "TQ1_0", "TQ2_0"})
 
 
 def dequantize(blocks: Blocks, ggml_type: str, out: Values) -> None:
@@ -119,15 +120,11 @@ def squared_error(values: Values, blocks: Blocks, ggml_type: str) -> float:
     return total
 
 
-def _decode(ggml_type: str) -> functools.partial[None]:
+def _decode(ggml_type: str) -> Callable[[Blocks, Values], None]:
     own = DEQUANTIZE.get(ggml_type)
     if own is not None:
-        return functools.partial(own)
-    return functools.partial(_decode_with_ggml, ggml_type)
-
-
-def _decode_with_ggml(ggml_type: str, blocks: Blocks, out: Values) -> None:
-    ggml_library.dequantize(blocks, ggml_type, out)
+        return own
+    return lambda blocks, out: ggml_library.dequantize(blocks, ggml_type, out)
 
 
 def _block_shape(ggml_type: str) -> BlockShape:

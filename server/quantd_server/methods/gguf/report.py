@@ -22,22 +22,22 @@ class Report:
         reason: str,
         message: str,
         remedy: str,
-        kind: FindingKind = "unsupported",
+        kind: FindingKind = "precondition",
         subjects: Sequence[str] = (),
     ) -> None:
-        self._add(Severity.ERROR, reason, message, remedy, kind, subjects)
+        self._record(Severity.ERROR, reason, message, remedy, kind, subjects)
 
     def unsupported(self, message: str, remedy: str) -> None:
         """A feature that llama.cpp, or this converter, does not have."""
         self.error("GGUF_FEATURE_UNSUPPORTED", message, remedy)
 
     def warn(self, reason: str, message: str, remedy: str) -> None:
-        self._add(Severity.WARNING, reason, message, remedy, "unsupported", ())
+        self._record(Severity.WARNING, reason, message, remedy, "precondition", ())
 
     def note(self, reason: str, message: str, remedy: str) -> None:
-        self._add(Severity.INFO, reason, message, remedy, "unsupported", ())
+        self._record(Severity.INFO, reason, message, remedy, "precondition", ())
 
-    def _add(
+    def _record(
         self,
         severity: Severity,
         reason: str,

@@ -230,13 +230,13 @@ class _Work(Report):
         decoder = self.files.tokenizer_config.get("added_tokens_decoder")
         for key, entry in mapping(decoder).items():
             if isinstance(key, str) and key.isdecimal():
-                self._add(result, int(key), entry)
+                self._collect(result, int(key), entry)
         listed = self.json.get("added_tokens")
         for entry in listed if isinstance(listed, list) else []:
-            self._add(result, mapping(entry).get("id"), entry)
+            self._collect(result, mapping(entry).get("id"), entry)
         return list(result.values())
 
-    def _add(self, result: dict[int, AddedToken], token_id: object, entry: object) -> None:
+    def _collect(self, result: dict[int, AddedToken], token_id: object, entry: object) -> None:
         content = mapping(entry).get("content")
         if type(token_id) is not int or not isinstance(content, str):
             raise ValueError(f"the added token {quoted(entry)} has no id or no content")

@@ -1,0 +1,1 @@
+"""Numerics only: pure functions on arrays, without files, processes or configuration."""

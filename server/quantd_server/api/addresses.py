@@ -51,6 +51,14 @@ def remove_socket(address: str) -> None:
             socket_path(address).unlink()
 
 
+def is_local(address: str) -> bool:
+    """Whether only programs on this host can reach the address."""
+    if address.startswith(UNIX_PREFIX):
+        return True
+    host = address.rpartition(":")[0].strip("[]")
+    return host in ("localhost", "::1") or host.startswith("127.")
+
+
 def socket_path(address: str) -> Path:
     """The path in "unix:/path" or "unix:///path"."""
     return Path(address.removeprefix(UNIX_PREFIX).replace("///", "/", 1))

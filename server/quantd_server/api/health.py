@@ -34,9 +34,9 @@ class Health(aio.HealthServicer):
         await self.enter_graceful_shutdown()
         self._closing.set()
 
-    async def List(self, request: Any, context: Any) -> health_pb2.HealthListResponse:  # noqa: N802
-        # The class we extend leaves it out.
-        return health_pb2.HealthListResponse(
+    async def List(self, request: Any, context: Any) -> Any:  # noqa: N802
+        # The class we extend leaves it out, and the stubs do not know the message.
+        return health_pb2.HealthListResponse(  # type: ignore[attr-defined]
             statuses={
                 service: health_pb2.HealthCheckResponse(status=status)
                 for service, status in self._server_status.items()

@@ -1,7 +1,9 @@
 """The outermost layer of every call: identity, checks, errors, log.
 
 Nothing that happens inside may reach a client as UNKNOWN or with a text of ours that was not
-written for it, so messages are decoded and encoded here too, and not by grpc around us.
+written for it, so messages are decoded and encoded here too, and not by grpc around us. On the wire
+every request is a stream; grpc gets all handlers as such, because its own reading of a single
+request waits forever for a client that sends none.
 """
 
 from __future__ import annotations
@@ -74,16 +76,13 @@ class OutermostInterceptor(grpc.aio.ServerInterceptor):
         if handler is None:
             return grpc.stream_stream_rpc_method_handler(self._wrap(method, _refuse, str.encode))
         run = _runner(handler, self._input_types.get(method))
-        make = {
-            (False, False): grpc.unary_unary_rpc_method_handler,
-            (False, True): grpc.unary_stream_rpc_method_handler,
-            (True, False): grpc.stream_unary_rpc_method_handler,
-            (True, True): grpc.stream_stream_rpc_method_handler,
-        }[handler.request_streaming, handler.response_streaming]
-        return make(self._wrap(method, run, handler.response_serializer))
+        handle = self._wrap(method, run, handler.response_serializer)
+        if handler.response_streaming:
+            return grpc.stream_stream_rpc_method_handler(handle)
+        return grpc.stream_unary_rpc_method_handler(handle)
 
     def _wrap(self, method: str, run: Any, serialize: Any) -> Any:
-        """A handler of bytes around ``run(incoming, context)``."""
+        """A handler of streams of bytes around ``run(incoming, context, serialize)``."""
 
         async def handle(incoming: Any, context: Context) -> Any:
             call = Call(method, _request_id(context))
@@ -147,8 +146,9 @@ def _runner(handler: Handler, input_type: type[Message] | None) -> Any:
         async for data in stream:
             yield read(data)
 
-    async def run(incoming: Any, context: Context, serialize: Any) -> bytes | None:
-        request = read_all(incoming) if handler.request_streaming else read(incoming)
+    async def run(incoming: AsyncIterator[bytes], context: Context, serialize: Any) -> bytes | None:
+        streams = handler.request_streaming
+        request = read_all(incoming) if streams else read(await _first(incoming))
         name = getattr(request, "name", "")
         if isinstance(name, str) and name.startswith("jobs/"):
             note_job(name)
@@ -167,6 +167,16 @@ def _runner(handler: Handler, input_type: type[Message] | None) -> Any:
         return None
 
     return run
+
+
+async def _first(stream: AsyncIterator[bytes]) -> bytes:
+    async for data in stream:
+        return data
+    raise QuantdError(
+        reason="REQUEST_MISSING",
+        message="the call ended without a request message",
+        remedy="send one message; an empty one is a message too",
+    )
 
 
 class _SerializingContext:

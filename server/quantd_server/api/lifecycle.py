@@ -12,7 +12,7 @@ from collections.abc import Iterator
 from pathlib import Path
 from typing import TYPE_CHECKING
 
-from quantd_server.api.addresses import remove_socket
+from quantd_server.api.addresses import is_local, remove_socket
 from quantd_server.api.capabilities import Capabilities
 from quantd_server.api.error_codec import MAX_VIOLATIONS
 from quantd_server.api.log import Log
@@ -31,16 +31,17 @@ API_VERSIONS = ("quantd.v1",)
 FORCED_CALL_GRACE = 0.0
 
 
-class RootError(Exception):
-    """A source or output root is not usable; the message says which and why."""
+class SettingsError(Exception):
+    """A setting does not fit this host; the message says which and why."""
 
 
 async def serve(settings: Settings, log: Log) -> None:
     """Serve until SIGTERM or SIGINT, then stop in order; a second signal stops at once.
 
-    Raises BindError or RootError when the server cannot start.
+    Raises BindError or SettingsError when the server cannot start.
     """
     roots = checked_roots(settings)
+    _check_ready_file(settings)
     services = make_services(settings, roots, log)
     with _signals() as signals:
         bound = build(settings, services, log)
@@ -57,7 +58,7 @@ async def serve(settings: Settings, log: Log) -> None:
 
 
 def checked_roots(settings: Settings) -> Roots:
-    """The allowed folders. Raises RootError."""
+    """The allowed folders. Raises SettingsError."""
     roots = Roots.of(settings.source_roots, settings.output_roots)
     for kind, paths, mode in (
         ("source", roots.sources, os.R_OK | os.X_OK),
@@ -65,10 +66,17 @@ def checked_roots(settings: Settings) -> Roots:
     ):
         for path in paths:
             if not Path(path).is_dir():
-                raise RootError(f"{kind} root {path} is not a folder; create it or name another")
+                raise SettingsError(
+                    f"{kind} root {path} is not a folder; create it or name another"
+                )
             if not os.access(path, mode):
-                raise RootError(f"{kind} root {path} is not accessible to this user")
+                raise SettingsError(f"{kind} root {path} is not accessible to this user")
     return roots
+
+
+def _check_ready_file(settings: Settings) -> None:
+    if settings.ready_file and not Path(settings.ready_file).absolute().parent.is_dir():
+        raise SettingsError(f"the folder of the ready file {settings.ready_file} does not exist")
 
 
 def make_services(settings: Settings, roots: Roots, log: Log) -> Services:
@@ -170,6 +178,15 @@ def _announce(settings: Settings, roots: Roots, bound: BoundServer, log: Log) ->
         output_roots=roots.outputs,
         pid=os.getpid(),
     )
+    exposed = [address for address in bound.addresses if not is_local(address)]
+    if exposed:
+        log(
+            "exposed",
+            level="warning",
+            addresses=exposed,
+            message="whoever reaches these addresses can read the source roots and write to the "
+            "output roots: calls are neither encrypted nor authenticated",
+        )
     if settings.ready_file:
         ready = Path(settings.ready_file)
         partial = ready.with_name(f".{ready.name}.{os.getpid()}")

@@ -27,9 +27,9 @@ application = typer.Typer(
 
 def _print_version(asked: bool) -> None:  # noqa: FBT001 - typer's signature
     if asked:
-        from importlib.metadata import version
+        from quantd_server.host.packages import installed_version
 
-        print(f"quantd {version('quantd')}")
+        print(f"quantd {installed_version('quantd') or '(not installed)'}")
         raise typer.Exit
 
 

@@ -5,6 +5,7 @@ from __future__ import annotations
 import asyncio
 import os
 import sys
+from pathlib import Path
 from typing import Annotated
 
 import typer
@@ -43,7 +44,7 @@ def serve(
         ),
     ] = None,
     source_root: Annotated[
-        list[str],
+        list[Path],
         typer.Option(
             "--source-root",
             envvar="QUANTD_SOURCE_ROOTS",
@@ -51,9 +52,9 @@ def serve(
             help="Folder that checkpoints may be read from. Can be repeated.",
             rich_help_panel=FOLDERS,
         ),
-    ] = ["."],  # noqa: B006
+    ] = [Path()],  # noqa: B006
     output_root: Annotated[
-        list[str],
+        list[Path],
         typer.Option(
             "--output-root",
             envvar="QUANTD_OUTPUT_ROOTS",
@@ -61,7 +62,7 @@ def serve(
             help="Folder that results may be written to. Can be repeated.",
             rich_help_panel=FOLDERS,
         ),
-    ] = ["."],  # noqa: B006
+    ] = [Path()],  # noqa: B006
     threads: Annotated[
         int | None,
         typer.Option(
@@ -171,14 +172,14 @@ def serve(
 ) -> None:
     """Run a server until SIGTERM or Ctrl-C.
 
-    Each option can also be set by the environment variable beside it; folders and addresses are
-    separated by blanks there.
+    Each option can also be set by the environment variable beside it. There, addresses are
+    separated by blanks and folders by colons, as in PATH.
     """
     settings = Settings(
         listen=tuple(listen),
         ready_file=ready_file,
-        source_roots=tuple(source_root),
-        output_roots=tuple(output_root),
+        source_roots=tuple(map(str, source_root)),
+        output_roots=tuple(map(str, output_root)),
         threads=threads,
         max_running_jobs=max_running_jobs,
         max_queued_jobs=max_queued_jobs,
@@ -199,7 +200,7 @@ def run(settings: Settings) -> int:
     # Read when grpc is imported; its core would write lines of its own between ours.
     os.environ.setdefault("GRPC_VERBOSITY", "NONE")
     from quantd_server.api.addresses import BindError
-    from quantd_server.api.lifecycle import RootError
+    from quantd_server.api.lifecycle import SettingsError
     from quantd_server.api.lifecycle import serve as serve_until_signal
     from quantd_server.api.log import Log
 
@@ -207,7 +208,7 @@ def run(settings: Settings) -> int:
     log.capture_standard_logging()
     try:
         asyncio.run(serve_until_signal(settings, log))
-    except (BindError, RootError) as error:
+    except (BindError, SettingsError) as error:
         print(f"quantd serve: {error}", file=sys.stderr)
         return CANNOT_START
     return 0

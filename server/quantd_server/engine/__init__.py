@@ -1,0 +1,1 @@
+"""Runs one plan in a worker process: read, quantize, write, publish."""

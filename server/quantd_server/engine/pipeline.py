@@ -44,14 +44,16 @@ class _OpenTask:
         self.quantizer = quantizer
         self.pending = 0
         self.all_submitted = False
-        self.squared_error = 0.0
-        self.squared_sum = 0.0
+        # Added up in the end, exactly: chunks finish in an order that differs from run to run, and
+        # the record beside the output must not.
+        self.squared_errors: list[float] = []
+        self.squared_sums: list[float] = []
         self.first_nonfinite = -1
 
     def add(self, outcome: ChunkOutcome) -> None:
         self.pending -= 1
-        self.squared_error += outcome.squared_error
-        self.squared_sum += outcome.squared_sum
+        self.squared_errors.append(outcome.squared_error)
+        self.squared_sums.append(outcome.squared_sum)
         bad = outcome.first_nonfinite
         if bad >= 0 and (self.first_nonfinite < 0 or bad < self.first_nonfinite):
             self.first_nonfinite = bad
@@ -154,7 +156,7 @@ class Pipeline:
         if opened.quantizer is not None:
             result = opened.quantizer.finish()
             self._worker.write(opened.task, result.writes)
-            opened.squared_error += result.squared_error
+            opened.squared_errors.append(result.squared_error)
         done.append(opened.outcome())
 
     def _generate(self, task: TensorTask) -> TaskOutcome:

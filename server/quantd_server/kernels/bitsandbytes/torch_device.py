@@ -13,8 +13,8 @@ from typing import Any
 import numpy as np
 import numpy.typing as npt
 import torch
-
 from bitsandbytes import functional
+
 from quantd_server.kernels.bitsandbytes.tables import NESTED_BLOCK_SIZE, QuantType, code_table
 
 Float32Array = npt.NDArray[np.float32]

@@ -12,6 +12,7 @@ from collections.abc import Callable
 import numpy as np
 import numpy.typing as npt
 
+from quantd_server.errors import QuantdError
 from quantd_server.kernels.gguf import ggml_library
 from quantd_server.kernels.gguf.block_shapes import TYPES, BlockShape
 from quantd_server.kernels.gguf.registry import DEQUANTIZE, QUANTIZE
@@ -46,7 +47,8 @@ def quantize(values: Values, ggml_type: str, out: Blocks, importance: Values | N
 
     Raises:
         ValueError: an argument has a wrong type, dtype, shape or layout.
-        QuantdError: ``GGML_LIBRARY_MISSING``, for the types that ggml's own library converts.
+        QuantdError: ``GGML_LIBRARY_MISSING``, for the types that ggml's own library converts;
+            ``WEIGHTS_OUT_OF_RANGE``, for IQ3_S.
     """
     shape = _block_shape(ggml_type)
     rows, columns = _matrix("values", values, np.float32)
@@ -192,7 +194,12 @@ def _check_iq3_s_range(values: Values, importance: Values | None) -> None:
     largest = float(max(values.max(), -values.min()))
     weight = largest if importance is None else float(importance.max())
     if not (largest <= _IQ3_S_LIMIT and 1e3 * weight * largest**2 <= 1e37):
-        raise ValueError(
-            f"got weights of magnitude {largest:.3g} (importance up to {weight:.3g}); IQ3_S "
-            f"allowed: magnitude up to {_IQ3_S_LIMIT:.0e} and importance * magnitude^2 up to 1e34"
+        raise QuantdError(
+            reason="WEIGHTS_OUT_OF_RANGE",
+            field="spec.source_uri",
+            kind="precondition",
+            message=f"got weights of magnitude {largest:.3g} (importance up to {weight:.3g}); "
+            f"IQ3_S takes magnitudes up to {_IQ3_S_LIMIT:.0e} and importance * magnitude^2 up to "
+            "1e34",
+            remedy="choose another type for this tensor, or repair the checkpoint",
         )

@@ -10,13 +10,13 @@ from collections.abc import Iterator, Sequence
 from typing import Literal
 
 import msgspec
-import re2
 
 from quantd_server.checkpoint.huggingface import HuggingFaceCheckpoint
 from quantd_server.checkpoint.layout import ModelLayout, TensorRole, model_layout
 from quantd_server.checkpoint.safetensors_header import TensorEntry
 from quantd_server.errors import Finding, Severity
 from quantd_server.methods.base import subjects_of
+from quantd_server.methods.patterns import Pattern, compile_pattern
 
 QUANTIZABLE = ("F32", "F16", "BF16")
 
@@ -105,13 +105,11 @@ class _Skips:
         self._names = tuple(names)
         self._used: set[str] = set()
         self._bad: list[str] = []
-        self._patterns: list[tuple[str, re2._Regexp]] = []
-        options = re2.Options()
-        options.log_errors = False
+        self._patterns: list[tuple[str, Pattern]] = []
         for name in names:
             try:
-                self._patterns.append((name, re2.compile(name, options)))
-            except re2.error:
+                self._patterns.append((name, compile_pattern(name)))
+            except ValueError:
                 self._bad.append(name)
 
     def match(self, module: str) -> str | None:

@@ -2,15 +2,14 @@
 
 from __future__ import annotations
 
-import re
 from collections.abc import Sequence
 
 import msgspec
 
 from quantd_server.errors import Finding, quoted
+from quantd_server.methods.patterns import Pattern, compile_pattern
 
 FIELD = "spec.method.gguf.tensor_types"
-MAX_PATTERN_LENGTH = 256
 
 
 class Override(msgspec.Struct, frozen=True, kw_only=True):
@@ -26,13 +25,11 @@ class Overrides:
     def __init__(self, overrides: Sequence[Override]) -> None:
         self.findings: list[Finding] = []
         self._found: set[str] = set()
-        self._compiled: list[tuple[re.Pattern[str], Override]] = []
+        self._compiled: list[tuple[Pattern, Override]] = []
         for override in overrides:
             try:
-                if len(override.pattern) > MAX_PATTERN_LENGTH:
-                    raise re.error(f"longer than {MAX_PATTERN_LENGTH} characters")
-                self._compiled.append((re.compile(override.pattern), override))
-            except (re.error, OverflowError, RecursionError) as error:
+                self._compiled.append((compile_pattern(override.pattern), override))
+            except ValueError as error:
                 self.findings.append(
                     Finding(
                         field=FIELD,

@@ -20,6 +20,7 @@ FindingKind = Literal[
     "precondition",
     "not_found",
     "unimplemented",
+    "cancelled",
     "exists",
     "exhausted",
     "out_of_range",

@@ -33,6 +33,7 @@ CODES: dict[FindingKind, grpc.StatusCode] = {
     "precondition": grpc.StatusCode.FAILED_PRECONDITION,
     "unimplemented": grpc.StatusCode.UNIMPLEMENTED,
     "exists": grpc.StatusCode.ALREADY_EXISTS,
+    "cancelled": grpc.StatusCode.CANCELLED,
     "out_of_range": grpc.StatusCode.OUT_OF_RANGE,
     "exhausted": grpc.StatusCode.RESOURCE_EXHAUSTED,
     "unavailable": grpc.StatusCode.UNAVAILABLE,

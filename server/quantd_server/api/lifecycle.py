@@ -46,8 +46,9 @@ async def serve(settings: Settings, log: Log) -> None:
     with _signals() as signals:
         bound = build(settings, services, log)
         try:
-            await start(bound, services)
+            await start(bound)
             _announce(settings, roots, bound, log)
+            await warm_up(services)
             await signals.get()
             log("stopping", grace_seconds=settings.grace)
             await _stop(settings, bound, services, signals)
@@ -117,12 +118,16 @@ def _make_reporter(settings: Settings, start_time: float) -> CapabilityReporter:
     return CapabilityReporter(server, limits)
 
 
-async def start(bound: BoundServer, services: Services) -> None:
+async def start(bound: BoundServer) -> None:
     """Take calls and say so."""
-    services.capabilities.start()
     await bound.server.start()
-    await services.planner.start()
     await bound.health.serve()
+
+
+async def warm_up(services: Services) -> None:
+    """Prepare what the first calls would otherwise wait for."""
+    services.capabilities.start()
+    await services.planner.start()
 
 
 async def stop(bound: BoundServer, services: Services, grace: float) -> None:

@@ -66,18 +66,23 @@ class ChunkWorker:
     def copy(self, task: TensorTask, chunk: Chunk) -> ChunkOutcome:
         """Copy a chunk bit for bit."""
         assert task.source is not None
-        item = task.source.nbytes // max(1, task.element_count)
-        raw = self._read(task, chunk, item)
+        # Not all elements are whole bytes: F4 and F6 are packed.
+        begin, end = (
+            task.source.nbytes * element // task.element_count
+            for element in (chunk.first, chunk.first + chunk.count)
+        )
+        raw = self._read(task, begin, end - begin)
         bad = -1
         if task.source.dtype in ITEM_BYTES:
             bad = self._check(task, chunk, self._as_float32(raw, task, chunk))
-        self._write(task, 0, chunk.first * item, raw)
+        self._write(task, 0, begin, raw)
         return ChunkOutcome(source_bytes=len(raw), first_nonfinite=bad)
 
     def quantize(self, task: TensorTask, chunk: Chunk, quantizer: TensorQuantizer) -> ChunkOutcome:
         """Quantize a chunk."""
         assert task.source is not None
-        raw = self._read(task, chunk, ITEM_BYTES[task.source.dtype])
+        item = ITEM_BYTES[task.source.dtype]
+        raw = self._read(task, chunk.first * item, chunk.count * item)
         values = self._as_float32(raw, task, chunk)
         bad = self._check(task, chunk, values)
         if bad >= 0:
@@ -111,11 +116,11 @@ class ChunkWorker:
         else:
             self._output.write_at(part.file, part.offset + offset, data)
 
-    def _read(self, task: TensorTask, chunk: Chunk, item: int) -> memoryview:
+    def _read(self, task: TensorTask, begin: int, size: int) -> memoryview:
+        """``size`` bytes of the source tensor, from its byte ``begin`` on."""
         assert task.source is not None
-        raw = self._buffer("raw", chunk.count * item, np.uint8)
-        view = memoryview(raw)  # type: ignore[arg-type]
-        self._reader.read_into(task.source, chunk.first * item, view)
+        view = memoryview(self._buffer("raw", size, np.uint8))
+        self._reader.read_into(task.source, begin, view)
         return view
 
     def _as_float32(

@@ -60,13 +60,14 @@ class _OpenTask:
 
     def outcome(self) -> TaskOutcome:
         error = None
+        squared_error, squared_sum = math.fsum(self.squared_errors), math.fsum(self.squared_sums)
         if self.quantizer is not None:
-            error = math.sqrt(self.squared_error / self.squared_sum) if self.squared_sum else 0.0
+            error = math.sqrt(squared_error / squared_sum) if squared_sum else 0.0
         return TaskOutcome(
             task=self.task,
             relative_error=error,
-            squared_error=self.squared_error,
-            squared_sum=self.squared_sum,
+            squared_error=squared_error,
+            squared_sum=squared_sum,
             first_nonfinite=self.first_nonfinite,
         )
 

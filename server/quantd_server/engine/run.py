@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import contextlib
 import resource
 import sys
 import threading
@@ -60,7 +61,11 @@ class JobRun:
         started = time.monotonic()
         self._emit(StageEvent(stage="PREPARING"))
         checkpoint, work = self._plan()
-        with self._create_output() as output, TensorReader(checkpoint.directory) as reader:
+        with (
+            _made(Path(self._order.output_path).parent),
+            self._create_output() as output,
+            TensorReader(checkpoint.directory) as reader,
+        ):
             for file in work.files:
                 output.create(file.name, file.size)
                 output.write_at(file.name, 0, file.header)
@@ -92,10 +97,8 @@ class JobRun:
         return checkpoint, self._method.prepare(order.spec.method.value, checkpoint, options)
 
     def _create_output(self) -> Output:
-        final = Path(self._order.output_path)
-        final.parent.mkdir(parents=True, exist_ok=True)
         kind = OutputFile if self._method.single_file else OutputDirectory
-        return kind(final, self._order.job_id)
+        return kind(Path(self._order.output_path), self._order.job_id)
 
     def _compile_kernels(self, work: WorkPlan) -> None:
         """Quantize a piece of nothing to every type of the plan.
@@ -199,6 +202,25 @@ class JobRun:
             elapsed=elapsed,
             peak_memory_bytes=_peak_memory_bytes(),
         )
+
+
+@contextlib.contextmanager
+def _made(folder: Path) -> Iterator[None]:
+    """Makes the folder, with its parents; on an error, those that were made go again."""
+    missing = []
+    while not folder.exists():
+        missing.append(folder)
+        folder = folder.parent
+    with contextlib.suppress(OSError):  # the output says what is wrong
+        for path in reversed(missing):
+            path.mkdir(exist_ok=True)
+    try:
+        yield
+    except BaseException:
+        with contextlib.suppress(OSError):  # somebody put files of their own there
+            for path in missing:
+                path.rmdir()
+        raise
 
 
 def _reported(output: Output, name: str) -> ReportedFile:

@@ -1,15 +1,12 @@
-"""Devices that can compute: the CPU, then NVIDIA GPUs as their driver describes them.
-
-The driver is asked through NVML (package nvidia-ml-py, module ``pynvml``), which needs no CUDA
-context: torch would take hundreds of megabytes for the same answer.
-"""
+"""Devices that can compute: the CPU, then NVIDIA GPUs as their driver describes them."""
 
 from __future__ import annotations
 
-from typing import Any, Literal
+from typing import Literal
 
 import msgspec
 
+from quantd_server.host import nvml
 from quantd_server.host.cpu import Cpu
 from quantd_server.host.memory import Memory
 
@@ -42,45 +39,33 @@ def describe_devices(cpu: Cpu, memory: Memory) -> tuple[Device, ...]:
 
 
 def cuda_devices() -> tuple[Device, ...]:
-    """GPUs that the NVIDIA driver lists; empty without a driver or without nvidia-ml-py."""
-    try:
-        import pynvml  # type: ignore[import-untyped]
-    except ImportError:
-        return ()
-    try:
-        pynvml.nvmlInit()
-    except pynvml.NVMLError:
-        return ()
-    try:
-        driver = _text(pynvml.nvmlSystemGetDriverVersion())
-        devices = (_describe(pynvml, index, driver) for index in range(pynvml.nvmlDeviceGetCount()))
-        return tuple(device for device in devices if device is not None)
-    except pynvml.NVMLError:
-        return ()
-    finally:
-        pynvml.nvmlShutdown()
+    """GPUs that the NVIDIA driver lists; empty without one."""
+    with nvml.session() as session:
+        if session is None:
+            return ()
+        try:
+            driver = session.driver_version()
+            devices = [_describe(session, index, driver) for index in range(session.device_count())]
+        except nvml.NvmlError:
+            return ()
+    return tuple(device for device in devices if device is not None)
 
 
-def _describe(nvml: Any, index: int, driver: str) -> Device | None:
+def _describe(session: nvml.Nvml, index: int, driver: str) -> Device | None:
     """One GPU; None when it does not answer (fallen off the bus, no permission)."""
     try:
-        handle = nvml.nvmlDeviceGetHandleByIndex(index)
-        memory = nvml.nvmlDeviceGetMemoryInfo(handle)
-        major, minor = nvml.nvmlDeviceGetCudaComputeCapability(handle)
-        name = _text(nvml.nvmlDeviceGetName(handle))
-    except nvml.NVMLError:
+        handle = session.device(index)
+        memory = session.memory(handle)
+        major, minor = session.compute_capability(handle)
+        name = session.name(handle)
+    except nvml.NvmlError:
         return None
     return Device(
         kind="CUDA",
         index=index,
         name=name,
         compute_capability=f"{major}.{minor}",
-        memory_total_bytes=int(memory.total),
-        memory_free_bytes=int(memory.free),
+        memory_total_bytes=memory.total,
+        memory_free_bytes=memory.free,
         driver_version=driver,
     )
-
-
-def _text(value: str | bytes) -> str:
-    # Versions of the binding before 11.5 answer in bytes.
-    return value.decode("utf-8", "replace") if isinstance(value, bytes) else value

@@ -213,7 +213,7 @@ class JobService:
         """Ask the job to stop. Raises QuantdError JOB_NOT_FOUND."""
         record = self._record(name)
         message = "cancelled by a client" + (f": {reason}" if reason else "")
-        self._stop_job(record, _stopped("CANCELLED", message, "invalid"))
+        self._stop_job(record, _stopped("CANCELLED", message, "cancelled"))
         return record.job
 
     def _stop_job(self, record: JobRecord, cause: Finding) -> None:

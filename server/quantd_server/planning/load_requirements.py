@@ -150,7 +150,7 @@ def _unmet_card(minimum: tuple[int, int], devices: Sequence[Device]) -> Iterator
     if not cards:
         yield UnmetRequirement(
             reason="CUDA_DEVICE_MISSING",
-            message="no CUDA device was found (a driver and the package nvidia-ml-py tell)",
+            message="the NVIDIA driver lists no CUDA device, or there is no driver",
             remedy=f"use a host with a card of compute capability {wanted} or newer",
         )
     elif not any(_capability(card) >= minimum for card in cards):

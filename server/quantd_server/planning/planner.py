@@ -70,7 +70,7 @@ def plan(spec: QuantizationSpec, roots: Roots, *, offset: int, page_size: int) -
     return PlanReport(
         spec=spec,
         findings=tuple(findings),
-        plan=_summary(spec, work) if work else None,
+        plan=_summary(spec, work) if work and work.tasks else None,
         tensors=tuple(_tensor_plans(work.tasks[offset : offset + page_size])) if work else (),
         next_offset=_next_offset(work, offset, page_size),
         source_path=str(source),

@@ -118,7 +118,7 @@ class Planner:
             if not line:
                 await self._end()
                 raise _too_hard()
-        reply = _decode_reply(line)
+        reply: Reply = _decode_reply(line)
         match reply:
             case Answer():
                 return bytes(reply.value)

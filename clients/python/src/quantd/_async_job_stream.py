@@ -51,6 +51,7 @@ class AsyncJobStream(AsyncIterator[v1.JobEvent]):
         self._cancel = cancel
         self._call: Responses | None = None
         self._first: v1.JobEvent | None = None
+        self._closed = False
 
     @property
     def job(self) -> v1.Job:
@@ -72,12 +73,13 @@ class AsyncJobStream(AsyncIterator[v1.JobEvent]):
 
         Raises:
             StopAsyncIteration: The job is over.
-            QuantdError: The server does not know the job any more, or cannot be reached for longer
-                than `Reconnect.timeout`.
+            QuantdError: The server does not know the job any more, it cannot be reached for longer
+                than `Reconnect.timeout`, or the stream was closed meanwhile.
         """
         if self._first is not None:
             event, self._first = self._first, None
             return event
+        self._closed = False
         while not self._follower.is_over():
             received = await self._receive()
             if received is not None and self._follower.accept(received):
@@ -92,7 +94,8 @@ class AsyncJobStream(AsyncIterator[v1.JobEvent]):
             if self._call is None:
                 self._call = self._attach(self._follower.job.name, self._follower.last_sequence)
             async for response in self._call:
-                return response.event
+                event: v1.JobEvent = response.event
+                return event
             self._call = None
             if self.name:
                 self._follower.see(await self._get_job(self.name))
@@ -100,6 +103,8 @@ class AsyncJobStream(AsyncIterator[v1.JobEvent]):
         except grpc.RpcError as broken:
             self._call = None
             error = error_of_call(broken)
+            if self._closed:
+                raise error from None
         except BaseException:
             # The read that was interrupted may still take an event off the wire.
             self.close()
@@ -144,6 +149,7 @@ class AsyncJobStream(AsyncIterator[v1.JobEvent]):
 
     def close(self) -> None:
         """Leaves the stream; the job goes on."""
+        self._closed = True
         call, self._call = self._call, None
         if call is not None:
             call.cancel()

@@ -74,6 +74,8 @@ def connection(
         ValueError: The settings contradict each other or would send the token in clear.
         OSError: A certificate file cannot be read.
     """
+    if "://" in address and not address.startswith("unix:"):
+        raise ValueError(f'address: {address!r} is a URL; write "host:port" or "unix:/path.sock"')
     certificates_given = root_certificates is not None or client_certificate is not None
     if tls is False and certificates_given:
         raise ValueError("tls=False contradicts the certificates; leave one of them out")

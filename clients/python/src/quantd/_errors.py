@@ -98,12 +98,11 @@ class QuantdError(Exception):
         problems = [(item.field, item.message) for item in self.violations]
         problems += [(item.subject, item.message) for item in self.preconditions]
         if len(problems) == 1 and problems[0][1] == self.message:
-            field = problems.pop()[0]
-            yield ": ".join(part for part in (name, field, self.message) if part)
+            yield f"{name}: {_with_field(*problems.pop())}"
         else:
             yield f"{name}: {self.message}" if self.message else name
-        for field, message in problems:
-            yield f"  {field or 'request'}: {message}"
+        for problem in problems:
+            yield f"  {_with_field(*problem)}"
         total = self.metadata.get("violation_count", "")
         if problems and total.isdecimal() and int(total) > len(problems):
             yield f"  ... and {int(total) - len(problems)} more"
@@ -182,6 +181,11 @@ class JobFailed(JobEndedError):
 
 class JobCancelled(JobEndedError):
     """The job was cancelled; nothing of it is left."""
+
+
+def _with_field(field: str, message: str) -> str:
+    """A message behind the field it is about, unless it starts with it already."""
+    return message if not field or message.startswith(f"{field}:") else f"{field}: {message}"
 
 
 _BROKEN_STREAM = frozenset(

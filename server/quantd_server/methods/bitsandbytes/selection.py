@@ -87,6 +87,8 @@ def _decide(entry: TensorEntry, layout: ModelLayout, skips: _Skips) -> Selected:
         reason = "output head"
     elif pattern := skips.match(place.module):
         reason = f"excluded by {pattern}"
+    elif not entry.nbytes:
+        reason = "no weights"
     elif entry.dtype not in QUANTIZABLE:
         reason = f"{entry.dtype} is not a float type of weights"
     else:

@@ -22,7 +22,7 @@ def inspect(
     ] = None,
     as_json: AsJson = False,  # noqa: FBT002
 ) -> None:
-    """Describe a checkpoint from its headers, and say whether this host can load it."""
+    """Describe a checkpoint from its headers."""
     from quantd_server.cli.paths import absolute, local_paths
 
     source_uri = absolute(source)

@@ -11,6 +11,7 @@ from typing import Any
 from quantd_server.checkpoint.huggingface import HuggingFaceCheckpoint
 from quantd_server.checkpoint.layout import model_layout
 from quantd_server.checkpoint.opening import Checkpoint, GgufCheckpoint, open_checkpoint
+from quantd_server.errors import Finding, Severity
 from quantd_server.planning.report import (
     CheckpointDescription,
     DtypeSummary,
@@ -19,6 +20,15 @@ from quantd_server.planning.report import (
     TensorInfo,
 )
 from quantd_server.planning.roots import Roots
+
+LOADS_NOT_ASSESSED = Finding(
+    severity=Severity.INFO,
+    field="",
+    reason="NOT_IMPLEMENTED",
+    message="this version of quantd does not say whether the host can load the checkpoint",
+    remedy="compare its size with the memory that GetCapabilities reports",
+    kind="unimplemented",
+)
 
 FLOAT_TYPES = frozenset({"F64", "F32", "F16", "BF16"})
 
@@ -45,6 +55,7 @@ def inspect(uri: str, roots: Roots, *, offset: int, page_size: int) -> Inspectio
             for entry in (checkpoint.tensors[name],)
         ),
         next_offset=end if page_size and end < len(names) else None,
+        findings=(LOADS_NOT_ASSESSED,),
     )
 
 

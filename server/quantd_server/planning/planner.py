@@ -42,7 +42,7 @@ def plan(spec: QuantizationSpec, roots: Roots, *, offset: int, page_size: int) -
         max_shard_size=spec.max_shard_size or WorkOptions().max_shard_size,
         device=device,
     )
-    findings = [*_source_findings(checkpoint), *device_findings]
+    findings = [*_source_findings(checkpoint), *device_findings, *_serve_target_findings(spec)]
     paths: dict[str, str] = {}
     for field, uri in method.file_uris(config).items():
         try:
@@ -90,6 +90,18 @@ def _source_findings(checkpoint: Checkpoint) -> Iterator[Finding]:
             message=f"the source is quantized already ({existing.quant_method})",
             remedy="name the original checkpoint, in float32, float16 or bfloat16",
             kind="precondition",
+        )
+
+
+def _serve_target_findings(spec: QuantizationSpec) -> Iterator[Finding]:
+    if spec.serve_targets:
+        yield Finding(
+            severity=Severity.WARNING,
+            field="spec.serve_targets",
+            reason="NOT_IMPLEMENTED",
+            message="this version of quantd does not check serve targets",
+            remedy="check with the program itself whether it loads the result",
+            kind="unimplemented",
         )
 
 

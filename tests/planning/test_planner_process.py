@@ -1,0 +1,159 @@
+"""Planning in its own process: its answers, and what happens when it dies."""
+
+from __future__ import annotations
+
+import asyncio
+import os
+import signal
+import time
+from pathlib import Path
+
+import pytest
+from tests import tiny_models
+from tests.checkpoint.builders import safetensors_bytes
+from tests.quantizing import planned, roots_of, specification
+
+from quantd_server.errors import QuantdError
+from quantd_server.planning import planner_process
+from quantd_server.planning.planner_process import Planner
+
+
+needs_proc = pytest.mark.skipif(not Path("/proc/self").exists(), reason="looks into /proc")
+
+
+@pytest.fixture
+def source(tmp_path):
+    return tiny_models.write(tmp_path / "source")
+
+
+@pytest.fixture
+async def planner(source):
+    planner = Planner(roots_of(specification(source, "", "gguf")))
+    await planner.start()
+    yield planner
+    await planner.close()
+
+
+async def test_the_same_answers_as_in_process(source, planner) -> None:
+    spec = specification(source, "", "bitsandbytes_4bit")
+    assert await planner.plan(spec, offset=0, page_size=10_000) == planned(spec)
+    report = await planner.inspect(str(source), offset=0, page_size=3)
+    assert report.checkpoint.model_type == "llama"
+    assert len(report.tensors) == report.next_offset == 3
+
+
+async def test_calls_at_once_get_their_own_answers(source, planner) -> None:
+    spec = specification(source, "", "bitsandbytes_4bit")
+    reports = await asyncio.gather(
+        *(planner.plan(spec, offset=offset, page_size=1) for offset in range(10))
+    )
+    expected = planned(spec).tensors
+    assert [report.tensors[0] for report in reports] == list(expected[:10])
+
+
+async def test_errors_name_the_fields_of_the_request(tmp_path, planner) -> None:
+    missing = specification(tmp_path / "nothing", "", "gguf")
+    with pytest.raises(QuantdError) as caught:
+        await planner.plan(missing, offset=0, page_size=1)
+    assert (caught.value.reason, caught.value.field) == ("SOURCE_NOT_FOUND", "spec.source_uri")
+    with pytest.raises(QuantdError) as caught:
+        await planner.inspect(str(tmp_path / "nothing"), offset=0, page_size=1)
+    assert (caught.value.reason, caught.value.field) == ("SOURCE_NOT_FOUND", "source_uri")
+
+
+async def test_a_killed_process_is_replaced(source, planner) -> None:
+    first = planner._process
+    os.kill(first.pid, signal.SIGKILL)
+    await first.wait()
+    await planner.inspect(str(source), offset=0, page_size=1)
+    assert planner._process.pid != first.pid
+
+
+async def test_a_process_killed_during_a_call_fails_that_call_only(
+    tmp_path, source, planner
+) -> None:
+    process = planner._process
+    os.kill(process.pid, signal.SIGSTOP)
+    call = asyncio.create_task(planner.inspect(str(source), offset=0, page_size=1))
+    waiting = asyncio.create_task(planner.inspect(str(source), offset=0, page_size=2))
+    await asyncio.sleep(0.05)
+    os.kill(process.pid, signal.SIGKILL)
+    with pytest.raises(QuantdError) as caught:
+        await call
+    assert caught.value.reason == "PLANNING_FAILED"
+    assert len((await waiting).tensors) == 2
+
+
+async def test_a_call_that_takes_too_long_is_ended(source, planner, monkeypatch) -> None:
+    monkeypatch.setattr(planner_process, "TIMEOUT_SECONDS", 0.2)
+    os.kill(planner._process.pid, signal.SIGSTOP)
+    with pytest.raises(QuantdError) as caught:
+        await planner.inspect(str(source), offset=0, page_size=1)
+    assert caught.value.reason == "PLANNING_FAILED"
+    monkeypatch.undo()
+    assert len((await planner.inspect(str(source), offset=0, page_size=2)).tensors) == 2
+
+
+async def test_a_cancelled_call_leaves_no_answer_for_the_next(source, planner) -> None:
+    os.kill(planner._process.pid, signal.SIGSTOP)
+    call = asyncio.create_task(planner.inspect(str(source), offset=0, page_size=1))
+    await asyncio.sleep(0.05)
+    call.cancel()
+    with pytest.raises(asyncio.CancelledError):
+        await call
+    assert len((await planner.inspect(str(source), offset=0, page_size=2)).tensors) == 2
+
+
+async def test_a_call_cancelled_while_it_waits_disturbs_nobody(source, planner) -> None:
+    process = planner._process
+    os.kill(process.pid, signal.SIGSTOP)
+    first = asyncio.create_task(planner.inspect(str(source), offset=0, page_size=1))
+    second = asyncio.create_task(planner.inspect(str(source), offset=0, page_size=2))
+    await asyncio.sleep(0.05)
+    second.cancel()
+    os.kill(process.pid, signal.SIGCONT)
+    assert len((await first).tensors) == 1
+    with pytest.raises(asyncio.CancelledError):
+        await second
+
+
+async def test_the_event_loop_is_free_during_a_hostile_header(tmp_path, planner) -> None:
+    # 60 MB of nested brackets: invalid, but a parser finds out only in the end.
+    hostile = tiny_models.write(tmp_path / "hostile")
+    header = b'{"a":' + b"[" * 30_000_000 + b"]" * 30_000_000 + b"}"
+    (hostile / "model.safetensors").write_bytes(safetensors_bytes(header))
+    longest, before = 0.0, time.monotonic()
+    call = asyncio.create_task(planner.inspect(str(hostile), offset=0, page_size=1))
+    while not call.done():
+        await asyncio.sleep(0.01)
+        now = time.monotonic()
+        longest, before = max(longest, now - before), now
+    with pytest.raises(QuantdError):
+        await call
+    assert longest < 0.5
+
+
+@needs_proc
+async def test_memory_of_the_process_is_limited(source, planner) -> None:
+    await planner.inspect(str(source), offset=0, page_size=1)
+    limits = Path(f"/proc/{planner._process.pid}/limits").read_text()
+    (line,) = [line for line in limits.splitlines() if line.startswith("Max address space")]
+    assert line.split()[3] == str(planner_process.MEMORY_LIMIT_BYTES)
+
+
+@needs_proc
+async def test_the_process_imports_nothing_heavy(source, planner) -> None:
+    await planner.plan(specification(source, "", "bitsandbytes_8bit"), offset=0, page_size=1)
+    await planner.plan(specification(source, "", "gguf"), offset=0, page_size=1)
+    maps = Path(f"/proc/{planner._process.pid}/maps").read_text()
+    assert "libtorch" not in maps
+    assert "llvmlite" not in maps
+
+
+async def test_closing_ends_the_process(source) -> None:
+    planner = Planner(roots_of(specification(source, "", "gguf")))
+    await planner.start()
+    process = planner._process
+    await planner.close()
+    assert process.returncode is not None
+    await planner.close()

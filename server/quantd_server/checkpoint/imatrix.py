@@ -18,7 +18,7 @@ from typing import NoReturn
 
 from quantd_server.checkpoint.gguf_header import GgufHeader, GgufTensorEntry, read_gguf_header
 from quantd_server.checkpoint.source_file import open_source, read_exactly
-from quantd_server.errors import QuantdError, quoted
+from quantd_server.errors import CheckpointError, QuantdError, quoted
 
 FIELD = "spec.method.gguf.imatrix_uri"
 MAX_BYTES = 1 << 30
@@ -31,10 +31,12 @@ def read_importance_matrix(path: Path) -> dict[str, array[float]]:
     """float32 values by name of weight in llama.cpp's spelling ("blk.0.attn_q.weight").
 
     A weight with several matrices (experts) has their values one after the other; a matrix that
-    met no activations has ones. Raises QuantdError IMATRIX_INVALID, or CheckpointError for a file
-    that cannot be read.
+    met no activations has ones. Raises QuantdError IMATRIX_INVALID.
     """
-    descriptor = open_source(path.parent, path.name)
+    try:
+        descriptor = open_source(path.parent, path.name)
+    except CheckpointError as error:
+        _refuse(path, f"cannot be read: {error.message}")
     try:
         size = os.fstat(descriptor).st_size
         if size > MAX_BYTES:
@@ -47,6 +49,8 @@ def read_importance_matrix(path: Path) -> dict[str, array[float]]:
             if magic == b"GGUF"
             else _read_binary(path, read_exactly(descriptor, 0, size, path.name))
         )
+    except CheckpointError as error:
+        _refuse(path, f"is damaged: {error.message}")
     finally:
         os.close(descriptor)
     for name, values in entries.items():

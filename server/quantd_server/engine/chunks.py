@@ -119,7 +119,7 @@ class ChunkWorker:
     def _read(self, task: TensorTask, begin: int, size: int) -> memoryview:
         """``size`` bytes of the source tensor, from its byte ``begin`` on."""
         assert task.source is not None
-        view = memoryview(self._buffer("raw", size, np.uint8))
+        view = memoryview(self._buffer("raw", size, np.uint8))  # type: ignore[arg-type]
         self._reader.read_into(task.source, begin, view)
         return view
 

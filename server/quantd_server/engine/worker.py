@@ -28,9 +28,9 @@ def main() -> int:
     """Do the job on standard input."""
     cancelled = threading.Event()
     signal.signal(signal.SIGTERM, lambda *_: cancelled.set())
-    order = msgspec.json.decode(sys.stdin.buffer.readline(), type=WorkOrder)
-    threading.Thread(target=_watch_server, args=(cancelled,), daemon=True).start()
     try:
+        order = msgspec.json.decode(sys.stdin.buffer.readline(), type=WorkOrder)
+        threading.Thread(target=_watch_server, args=(cancelled,), daemon=True).start()
         JobRun(order, _emit, cancelled).run()
     except JobCancelled:
         return 2

@@ -107,7 +107,7 @@ def download(folder: Path) -> Path:
 def convert(gguf: Path, directory: Path, dtype: str) -> None:
     """Writes the Hugging Face checkpoint of a .gguf file into `directory`."""
     os.environ["HF_HUB_OFFLINE"] = "1"  # everything is here; nothing may be looked up
-    os.environ.setdefault("TRANSFORMERS_VERBOSITY", "error")
+    os.environ["TQDM_DISABLE"] = "1"  # five bars for half a minute
     import torch
     from transformers import AutoModelForCausalLM, AutoTokenizer, GgufConfig
 

@@ -11,10 +11,12 @@ from typing import Any
 
 import msgspec
 import pytest
+from tests import hosts
 
 from quantd_server.engine.events import QuantizationResult, WorkerEvent
 from quantd_server.engine.run import JobRun
 from quantd_server.engine.specification import QuantizationSpec, WorkOrder
+from quantd_server.host.description import Host
 from quantd_server.methods.configs import MethodConfig
 from quantd_server.planning.planner import plan
 from quantd_server.planning.report import PlanReport
@@ -50,9 +52,11 @@ def roots_of(spec: QuantizationSpec) -> Roots:
     return Roots.of((os.path.dirname(spec.source_uri),), outputs)
 
 
-def planned(spec: QuantizationSpec, *, page_size: int = 10_000) -> PlanReport:
+def planned(
+    spec: QuantizationSpec, host: Host = hosts.NO_GPU, *, page_size: int = 10_000
+) -> PlanReport:
     """The plan of a spec, with all its tensors."""
-    return plan(spec, roots_of(spec), offset=0, page_size=page_size)
+    return plan(spec, roots_of(spec), host, offset=0, page_size=page_size)
 
 
 def work_order(report: PlanReport, *, threads: int = 2, job_id: str = "job1") -> WorkOrder:

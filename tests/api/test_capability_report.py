@@ -2,34 +2,20 @@
 
 from __future__ import annotations
 
+import msgspec
 import pytest
+from tests.hosts import APPLE, H100, NO_GPU, T4, V100, bare, with_packages
 
 from quantd import v1
 from quantd._third_party.buf.validate import validate_pb2
 from quantd_server.api.translation import to_message
-from quantd_server.host.devices import Device
-from quantd_server.planning import load_requirements
+from quantd_server.host.description import Host
 from quantd_server.planning.capability_report import FACTS, method_capability
-from quantd_server.planning.load_requirements import PACKAGES
-
-EVERYTHING = dict.fromkeys(PACKAGES, "99.0")
-CPU = Device(kind="CPU", index=0, name="cpu", memory_total_bytes=1, memory_free_bytes=1)
 
 
-def card(capability: str) -> Device:
-    return Device(
-        kind="CUDA",
-        index=0,
-        name="card",
-        compute_capability=capability,
-        memory_total_bytes=1,
-        memory_free_bytes=1,
-    )
-
-
-def reasons(method: str, engine: str, versions: dict[str, str], *devices: Device) -> list[str]:
+def reasons(method: str, engine: str, host: Host) -> list[str]:
     """Why an engine cannot load the results of a method; empty when it can."""
-    load = method_capability(method, versions, devices).load
+    load = method_capability(method, host).load
     availability = next(entry.availability for entry in load if entry.engine == engine)
     assert availability.available == (not availability.unmet)
     return [unmet.reason for unmet in availability.unmet]
@@ -37,61 +23,68 @@ def reasons(method: str, engine: str, versions: dict[str, str], *devices: Device
 
 def test_a_host_with_everything_loads_everything_that_can_be_loaded():
     for method in FACTS:
-        assert reasons(method, "TRANSFORMERS", EVERYTHING, CPU, card("9.0")) == []
-    assert reasons("gptq", "VLLM", EVERYTHING, CPU, card("9.0")) == []
-    assert reasons("gguf", "LLAMA_CPP", EVERYTHING, CPU) == []
+        assert reasons(method, "TRANSFORMERS", H100) == []
+    assert reasons("gptq", "VLLM", H100) == []
+    assert reasons("gguf", "LLAMA_CPP", NO_GPU) == []
 
 
 @pytest.mark.parametrize(
     ("version", "expected"), [("", "PACKAGE_MISSING"), ("0.46.0", "PACKAGE_TOO_OLD")]
 )
 def test_packages_that_are_missing_or_old(version, expected):
-    versions = EVERYTHING | {"bitsandbytes": version}
-    assert reasons("bitsandbytes_4bit", "TRANSFORMERS", versions, CPU) == [expected]
-    assert reasons("awq", "TRANSFORMERS", versions, CPU) == []
+    host = with_packages(NO_GPU, bitsandbytes=version)
+    assert reasons("bitsandbytes_4bit", "TRANSFORMERS", host) == [expected]
+    assert reasons("awq", "TRANSFORMERS", host) == []
 
 
-def test_engines_that_need_a_card():
-    assert reasons("awq", "VLLM", EVERYTHING, CPU) == ["CUDA_DEVICE_MISSING"]
-    assert reasons("awq", "VLLM", EVERYTHING, card("7.0")) == ["COMPUTE_CAPABILITY_TOO_LOW"]
-    assert reasons("awq", "VLLM", EVERYTHING, card("7.0"), card("10.0")) == []
+@pytest.mark.parametrize("host", [NO_GPU, APPLE])
+def test_engines_that_need_a_card(host):
+    assert reasons("awq", "VLLM", host) == ["CUDA_DEVICE_MISSING"]
+
+
+def test_engines_that_need_a_newer_card():
+    assert reasons("awq", "VLLM", V100) == ["COMPUTE_CAPABILITY_TOO_LOW"]
+    assert reasons("awq", "VLLM", T4) == reasons("awq", "VLLM", H100) == []
+    both = msgspec.structs.replace(V100, devices=V100.devices + H100.devices_of("CUDA"))
+    assert reasons("awq", "VLLM", both) == []
 
 
 def test_methods_that_an_engine_dropped():
-    assert reasons("aqlm", "VLLM", EVERYTHING, card("9.0")) == ["ENGINE_DROPPED_METHOD"]
+    assert reasons("aqlm", "VLLM", H100) == ["ENGINE_DROPPED_METHOD"]
 
 
-def test_llama_cpp_is_looked_for_on_the_path(monkeypatch):
-    nothing = dict.fromkeys(PACKAGES, "")
-    monkeypatch.setattr(load_requirements.shutil, "which", lambda _: None)
-    assert reasons("gguf", "LLAMA_CPP", nothing, CPU) == ["LLAMA_CPP_NOT_FOUND"]
-    monkeypatch.setattr(load_requirements.shutil, "which", lambda name: f"/usr/bin/{name}")
-    assert reasons("gguf", "LLAMA_CPP", nothing, CPU) == []
+def test_llama_cpp_is_a_program_or_a_package():
+    nothing = bare(NO_GPU)
+    assert reasons("gguf", "LLAMA_CPP", nothing) == ["LLAMA_CPP_NOT_FOUND"]
+    with_program = msgspec.structs.replace(nothing, programs=("llama-cli",))
+    assert reasons("gguf", "LLAMA_CPP", with_program) == []
+    assert reasons("gguf", "LLAMA_CPP", with_packages(nothing, llama_cpp_python="0.3")) == []
 
 
 def test_devices_that_quantize():
-    assert method_capability("bitsandbytes_4bit", EVERYTHING, (CPU, card("9.0"))).devices == (
+    assert method_capability("bitsandbytes_4bit", H100).devices == (
         "CUDA",
         "CPU",
     )
-    without = EVERYTHING | {"bitsandbytes": ""}
-    assert method_capability("bitsandbytes_4bit", without, (CPU, card("9.0"))).devices == ("CPU",)
-    assert method_capability("gguf", EVERYTHING, (CPU, card("9.0"))).devices == ("CPU",)
-    assert method_capability("gptq", EVERYTHING, (CPU, card("9.0"))).devices == ()
+    without = with_packages(H100, bitsandbytes="")
+    assert method_capability("bitsandbytes_4bit", without).devices == ("CPU",)
+    assert method_capability("bitsandbytes_4bit", APPLE).devices == ("CPU",)
+    assert method_capability("gguf", H100).devices == ("CPU",)
+    assert method_capability("gptq", H100).devices == ()
 
 
 def test_quantizing_needs_its_kernels():
-    without = EVERYTHING | {"numba": ""}
+    without = with_packages(NO_GPU, numba="")
     for method in ("bitsandbytes_8bit", "bitsandbytes_4bit", "gguf"):
-        assert method_capability(method, EVERYTHING, (CPU,)).quantize.available
-        quantize = method_capability(method, without, (CPU,)).quantize
+        assert method_capability(method, NO_GPU).quantize.available
+        quantize = method_capability(method, without).quantize
         assert [unmet.reason for unmet in quantize.unmet] == ["PACKAGE_MISSING"]
 
 
 @pytest.mark.parametrize("method", FACTS)
 def test_the_ranges_are_those_of_the_spec(method):
     config = v1.MethodConfig.DESCRIPTOR.fields_by_name[method].message_type
-    capability = method_capability(method, EVERYTHING, (CPU,))
+    capability = method_capability(method, NO_GPU)
     for name, kind, values in (
         ("bits", "uint32", capability.bits),
         ("group_size", "int32", capability.group_sizes),

@@ -12,9 +12,10 @@ from hypothesis import given
 from hypothesis import strategies as st
 
 from quantd_server.host import cgroup, nvml
-from quantd_server.host.cpu import describe_cpu, usable_cores
+from quantd_server.host.cpu import Cpu, describe_cpu, usable_cores
+from quantd_server.host.description import describe, refresh
 from quantd_server.host.devices import cuda_devices, describe_devices
-from quantd_server.host.memory import describe_memory
+from quantd_server.host.memory import Memory, describe_memory
 from quantd_server.host.packages import at_least, describe_packages, release
 
 X86 = """processor : 0
@@ -122,9 +123,28 @@ def test_no_limits(tmp_path, files):
 
 def test_the_cpu_is_the_first_device(tmp_path):
     cpu, memory = describe_cpu(), describe_memory()
-    first = describe_devices(cpu, memory)[0]
+    first = describe_devices("Linux 6.12", cpu, memory)[0]
     assert (first.kind, first.index, first.name) == ("CPU", 0, cpu.model)
     assert 0 < first.memory_free_bytes <= first.memory_total_bytes
+
+
+def test_the_gpu_of_an_apple_processor_shares_its_memory():
+    cpu = Cpu(model="Apple M4", machine="arm64", usable_cores=10, features=("neon",))
+    memory = Memory(total=24 << 30, available=20 << 30, limit=0)
+    processor, gpu = describe_devices("Darwin 25.0", cpu, memory)
+    assert (processor.kind, gpu.kind, gpu.index) == ("CPU", "MPS", 0)
+    assert (gpu.memory_total_bytes, gpu.memory_free_bytes) == (24 << 30, 20 << 30)
+
+
+def test_the_host_and_the_same_host_later():
+    host = describe(("msgspec", "no-such-distribution"), ("sh", "no-such-program"))
+    assert host.version_of("msgspec")
+    assert host.version_of("no-such-distribution") == host.version_of("not-asked-for") == ""
+    assert host.programs == ("sh",)
+    assert host.devices_of("CPU") == host.devices[:1]
+    later = refresh(host)
+    assert (later.cpu, later.packages) == (host.cpu, host.packages)
+    assert later.memory.total == host.memory.total
 
 
 class FakeLibrary:
@@ -217,8 +237,7 @@ def test_release_takes_any_text(text):
 
 def test_the_room_imports_nothing_heavy():
     program = (
-        "import sys; import quantd_server.host.cpu, quantd_server.host.devices, "
-        "quantd_server.host.memory, quantd_server.host.packages; "
+        "import sys; import quantd_server.host.description; "
         "sys.exit(any(name in sys.modules for name in ('numpy', 'torch', 'pynvml', 'grpc')))"
     )
     path = os.pathsep.join(path for path in sys.path if path)

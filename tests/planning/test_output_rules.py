@@ -7,7 +7,7 @@ import shutil
 from collections import namedtuple
 
 import pytest
-from tests import tiny_models
+from tests import hosts, tiny_models
 from tests.quantizing import planned, quantize, specification
 
 METHODS = ["bitsandbytes_8bit", "bitsandbytes_4bit", "gguf"]
@@ -93,7 +93,7 @@ def planned_with_roots(source, output, method, root):
 
     roots = Roots.of((str(root),), (str(root),))
     spec = specification(source, output, method, tiny(method))
-    return plan(spec, roots, offset=0, page_size=0)
+    return plan(spec, roots, hosts.NO_GPU, offset=0, page_size=0)
 
 
 def test_outside_the_roots_is_a_finding_of_a_plan(tmp_path, source) -> None:
@@ -111,7 +111,7 @@ def planned_with_roots_of_output(source, tmp_path):
 
     roots = Roots.of((str(tmp_path),), (str(tmp_path / "allowed"),))
     spec = specification(source, tmp_path / "elsewhere", "bitsandbytes_4bit")
-    return plan(spec, roots, offset=0, page_size=0)
+    return plan(spec, roots, hosts.NO_GPU, offset=0, page_size=0)
 
 
 def test_a_source_file_as_output(tmp_path, source) -> None:
@@ -127,7 +127,9 @@ def test_disk_too_small(tmp_path, source, monkeypatch) -> None:
     needed = planned(specification(source, "", "bitsandbytes_4bit")).plan.output_bytes
     spare = 64 << 20
     for free, expected in ((needed + spare - 1, ["DISK_TOO_SMALL"]), (needed + spare, [])):
-        monkeypatch.setattr(shutil, "disk_usage", lambda path, free=free: DiskUsage(1 << 40, 0, free))
+        monkeypatch.setattr(
+            shutil, "disk_usage", lambda path, free=free: DiskUsage(1 << 40, 0, free)
+        )
         assert reasons(source, tmp_path / "output", "bitsandbytes_4bit") == expected
 
 

@@ -6,7 +6,7 @@ import json
 from pathlib import Path
 
 import pytest
-from tests import tiny_models
+from tests import hosts, tiny_models
 from tests.quantizing import planned, quantize, roots_of, run, specification, work_order
 
 from quantd_server.engine.events import QuantizationResult, TensorEvent
@@ -87,7 +87,9 @@ def test_pages_add_up(tmp_path, method) -> None:
     for page_size in (1, 7, len(whole.tensors) - 1, len(whole.tensors)):
         found, offset = [], 0
         while offset is not None:
-            page = planner.plan(spec, roots_of(spec), offset=offset, page_size=page_size)
+            page = planner.plan(
+                spec, roots_of(spec), hosts.NO_GPU, offset=offset, page_size=page_size
+            )
             assert (page.plan, page.findings) == (whole.plan, whole.findings)
             assert len(page.tensors) <= page_size
             found += page.tensors
@@ -98,15 +100,15 @@ def test_pages_add_up(tmp_path, method) -> None:
 def test_pages_of_an_inspection_add_up(tmp_path) -> None:
     source = tiny_models.write(tmp_path / "source", shards=2)
     roots = roots_of(specification(source, "", "gguf"))
-    whole = inspect(str(source), roots, offset=0, page_size=10_000)
+    whole = inspect(str(source), roots, hosts.NO_GPU, offset=0, page_size=10_000)
     found, offset = [], 0
     while offset is not None:
-        page = inspect(str(source), roots, offset=offset, page_size=5)
+        page = inspect(str(source), roots, hosts.NO_GPU, offset=offset, page_size=5)
         found += page.tensors
         offset = page.next_offset
     assert tuple(found) == whole.tensors
     assert len(found) == whole.checkpoint.tensor_count == 20
-    beyond = inspect(str(source), roots, offset=1000, page_size=5)
+    beyond = inspect(str(source), roots, hosts.NO_GPU, offset=1000, page_size=5)
     assert (beyond.tensors, beyond.next_offset) == ((), None)
 
 
@@ -154,9 +156,7 @@ def test_our_own_outputs_are_already_quantized(tmp_path, method) -> None:
 def test_all_problems_are_told_at_once_and_errors_first(tmp_path) -> None:
     source = tiny_models.write(tmp_path / "source")
     config = {"llm_int8_skip_modules": ["no_such_module", "("]}
-    spec = specification(
-        source, source / "output.gguf", "bitsandbytes_8bit", config, device="MPS"
-    )
+    spec = specification(source, source / "output.gguf", "bitsandbytes_8bit", config, device="MPS")
     report = planned(spec)
     assert sorted(finding.reason for finding in report.findings) == [
         "DEVICE_NOT_AVAILABLE",
@@ -202,16 +202,17 @@ def test_an_architecture_that_has_no_gguf_form(tmp_path) -> None:
 
 
 @pytest.mark.parametrize("device", ["CUDA", "ROCM", "XPU", "MPS"])
-def test_a_device_that_is_not_here(tmp_path, monkeypatch, device) -> None:
-    monkeypatch.setattr(planner, "cuda_devices", tuple)
+@pytest.mark.parametrize("host", [hosts.NO_GPU, hosts.APPLE])
+def test_a_device_that_is_not_here(tmp_path, host, device) -> None:
     source = tiny_models.write(tmp_path / "source")
-    report = planned(specification(source, "", "bitsandbytes_4bit", device=device))
+    report = planned(specification(source, "", "bitsandbytes_4bit", device=device), host)
     (finding,) = report.findings
     assert (finding.reason, finding.field) == ("DEVICE_NOT_AVAILABLE", "spec.device")
 
 
-def test_a_cuda_device_that_is_here(tmp_path, monkeypatch) -> None:
-    monkeypatch.setattr(planner, "cuda_devices", lambda: ("a card",))
+def test_a_cuda_device_that_is_here(tmp_path) -> None:
     source = tiny_models.write(tmp_path / "source")
-    assert planned(specification(source, "", "bitsandbytes_4bit", device="CUDA")).executable
-    assert not planned(specification(source, "", "gguf", device="CUDA")).executable
+    spec = specification(source, "", "bitsandbytes_4bit", device="CUDA")
+    assert planned(spec, hosts.H100).executable
+    assert not planned(spec, hosts.with_packages(hosts.H100, torch="")).executable
+    assert not planned(specification(source, "", "gguf", device="CUDA"), hosts.H100).executable

@@ -15,6 +15,7 @@ from tests.quantizing import planned, roots_of, specification
 
 from quantd_server.errors import QuantdError
 from quantd_server.planning import planner_process
+from quantd_server.planning.load_requirements import describe_host
 from quantd_server.planning.planner_process import Planner
 
 
@@ -36,10 +37,12 @@ async def planner(source):
 
 async def test_the_same_answers_as_in_process(source, planner) -> None:
     spec = specification(source, "", "bitsandbytes_4bit")
-    assert await planner.plan(spec, offset=0, page_size=10_000) == planned(spec)
+    assert await planner.plan(spec, offset=0, page_size=10_000) == planned(spec, describe_host())
     report = await planner.inspect(str(source), offset=0, page_size=3)
     assert report.checkpoint.model_type == "llama"
     assert len(report.tensors) == report.next_offset == 3
+    longer = await planner.inspect(str(source), context_length=4096, offset=0, page_size=0)
+    assert longer.loads[0].kv_cache_bytes == 32 * report.loads[0].kv_cache_bytes
 
 
 async def test_calls_at_once_get_their_own_answers(source, planner) -> None:

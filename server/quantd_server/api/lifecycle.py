@@ -99,6 +99,7 @@ def make_services(settings: Settings, roots: Roots, log: Log) -> Services:
 def _make_reporter(settings: Settings, start_time: float) -> CapabilityReporter:
     # Imported when the server serves already: all methods come with it.
     from quantd_server.planning.capability_report import CapabilityReporter, Limits, ServerInfo
+    from quantd_server.planning.load_requirements import describe_host
 
     server = ServerInfo(
         version=installed_version("quantd") or "0.0.0",
@@ -115,7 +116,7 @@ def _make_reporter(settings: Settings, start_time: float) -> CapabilityReporter:
         heartbeat_interval=settings.heartbeat_interval,
         max_violations=MAX_VIOLATIONS,
     )
-    return CapabilityReporter(server, limits)
+    return CapabilityReporter(server, limits, describe_host())
 
 
 async def start(bound: BoundServer) -> None:

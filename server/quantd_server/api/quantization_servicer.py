@@ -49,7 +49,10 @@ class QuantizationServicer(v1.QuantizationServiceServicer):
         self, request: v1.InspectCheckpointRequest, context: Context
     ) -> v1.InspectCheckpointResponse:
         report = await self._planner.inspect(
-            request.source_uri, offset=position_of(request), page_size=request.page_size
+            request.source_uri,
+            context_length=request.context_length if request.HasField("context_length") else None,
+            offset=position_of(request),
+            page_size=request.page_size,
         )
         response = to_message(report, v1.InspectCheckpointResponse)
         response.next_page_token = _next_page_token(request, report.next_offset)

@@ -1,4 +1,4 @@
-"""Devices that can compute: the CPU, then NVIDIA GPUs as their driver describes them."""
+"""Devices that can compute: the CPU, NVIDIA GPUs as their driver describes them, Apple's GPU."""
 
 from __future__ import annotations
 
@@ -10,7 +10,7 @@ from quantd_server.host import nvml
 from quantd_server.host.cpu import Cpu
 from quantd_server.host.memory import Memory
 
-DeviceKind = Literal["CPU", "CUDA"]
+DeviceKind = Literal["CPU", "CUDA", "MPS"]
 
 
 class Device(msgspec.Struct, frozen=True, kw_only=True):
@@ -25,7 +25,7 @@ class Device(msgspec.Struct, frozen=True, kw_only=True):
     driver_version: str = ""
 
 
-def describe_devices(cpu: Cpu, memory: Memory) -> tuple[Device, ...]:
+def describe_devices(operating_system: str, cpu: Cpu, memory: Memory) -> tuple[Device, ...]:
     """The CPU first, then the GPUs."""
     total = min(memory.total, memory.limit) if memory.limit else memory.total
     processor = Device(
@@ -35,6 +35,9 @@ def describe_devices(cpu: Cpu, memory: Memory) -> tuple[Device, ...]:
         memory_total_bytes=total,
         memory_free_bytes=min(memory.available, total),
     )
+    if operating_system.startswith("Darwin") and cpu.machine == "arm64":
+        # Its GPU is part of the processor and shares the memory.
+        return (processor, msgspec.structs.replace(processor, kind="MPS"))
     return (processor, *cuda_devices())
 
 

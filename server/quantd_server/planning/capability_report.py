@@ -1,28 +1,22 @@
 """What this server and its host can do: the answer of `GetCapabilities` in domain terms.
 
-Field names are those of the spec. What does not change while a process runs (methods, packages,
-the processor) is separate from what does (memory, devices), so that a refresh is cheap.
+Field names are those of the spec.
 """
 
 from __future__ import annotations
 
-import platform
-from collections.abc import Mapping, Sequence
-
 import msgspec
 
 from quantd_server.engine.specification import Engine
-from quantd_server.host.cpu import Cpu, describe_cpu
-from quantd_server.host.devices import Device, DeviceKind, describe_devices
-from quantd_server.host.memory import Memory, describe_memory
-from quantd_server.host.packages import Package, describe_packages
+from quantd_server.host.description import Host, refresh
+from quantd_server.host.devices import Device, DeviceKind
+from quantd_server.host.packages import Package
 from quantd_server.methods.gguf.architectures import FAMILIES
 from quantd_server.methods.gguf.file_types import FILE_TYPES
 from quantd_server.methods.gguf.mixtures import NEEDS_IMATRIX
 from quantd_server.methods.registry import METHODS, UNAVAILABLE
 from quantd_server.planning.load_requirements import (
     LOAD_PATHS,
-    PACKAGES,
     UnmetRequirement,
     unmet_requirements,
 )
@@ -160,51 +154,45 @@ FILE_TYPES_OUTSIDE_THE_SPEC = frozenset({"IQ3_XS"})
 
 
 class CapabilityReporter:
-    """Makes reports: the lasting part once, the rest each time."""
+    """Makes reports about one host, which it looks at again each time."""
 
-    def __init__(self, server: ServerInfo, limits: Limits) -> None:
+    def __init__(self, server: ServerInfo, limits: Limits, host: Host) -> None:
         self._server = server
         self._limits = limits
-        self._cpu = describe_cpu()
-        self._packages = describe_packages(PACKAGES)
+        self._host = host
 
     def report(self) -> CapabilityReport:
         """Capabilities now. Asks the driver of each GPU, so it can take milliseconds."""
-        memory = describe_memory()
-        devices = describe_devices(self._cpu, memory)
-        versions = {package.name: package.version for package in self._packages}
-        return CapabilityReport(
-            server=self._server,
-            host=_host_info(self._cpu, memory),
-            devices=devices,
-            packages=self._packages,
-            methods=tuple(method_capability(name, versions, devices) for name in FACTS),
-            limits=self._limits,
-        )
+        self._host = refresh(self._host)
+        return capability_report(self._server, self._limits, self._host)
 
 
-def method_capability(
-    name: str, versions: Mapping[str, str], devices: Sequence[Device]
-) -> MethodCapability:
-    """What can be done with a method, given package versions ("" if absent) and devices."""
+def capability_report(server: ServerInfo, limits: Limits, host: Host) -> CapabilityReport:
+    """What the server can do on ``host``."""
+    return CapabilityReport(
+        server=server,
+        host=_host_info(host),
+        devices=host.devices,
+        packages=host.packages,
+        methods=tuple(method_capability(name, host) for name in FACTS),
+        limits=limits,
+    )
+
+
+def method_capability(name: str, host: Host) -> MethodCapability:
+    """What can be done with a method on ``host``."""
     facts = FACTS[name]
-    usable = facts.devices if name in METHODS else ()
-    present = {device.kind for device in devices}
     return MethodCapability(
         method=name.upper(),
-        quantize=_availability(_unmet_to_quantize(name, versions)),
+        quantize=_availability(_unmet_to_quantize(name, host)),
         load=tuple(
             EngineAvailability(
                 engine=path.engine,
-                availability=_availability(unmet_requirements(path, versions, devices)),
+                availability=_availability(unmet_requirements(path, host)),
             )
             for path in LOAD_PATHS[name]
         ),
-        devices=tuple(
-            kind
-            for kind in usable
-            if kind in present and (kind != "CUDA" or _has_cuda_packages(versions))
-        ),
+        devices=usable_devices(name, host),
         needs_calibration=facts.needs_calibration,
         bits=facts.bits,
         group_sizes=facts.group_sizes,
@@ -212,6 +200,21 @@ def method_capability(
         gguf_file_types=gguf_file_types() if name == "gguf" else (),
         model_types=tuple(sorted(FAMILIES)) if name == "gguf" else (),
     )
+
+
+def usable_devices(method: str, host: Host) -> tuple[DeviceKind, ...]:
+    """Kinds of device that quantizing with ``method`` can use on ``host``, best first."""
+    if method not in METHODS:
+        return ()
+    return tuple(
+        kind
+        for kind in FACTS[method].devices
+        if host.devices_of(kind) and (kind != "CUDA" or _has_cuda_packages(host))
+    )
+
+
+def _has_cuda_packages(host: Host) -> bool:
+    return bool(host.version_of("torch") and host.version_of("bitsandbytes"))
 
 
 def gguf_file_types() -> tuple[GgufFileTypeInfo, ...]:
@@ -228,7 +231,7 @@ def gguf_file_types() -> tuple[GgufFileTypeInfo, ...]:
     )
 
 
-def _unmet_to_quantize(name: str, versions: Mapping[str, str]) -> tuple[UnmetRequirement, ...]:
+def _unmet_to_quantize(name: str, host: Host) -> tuple[UnmetRequirement, ...]:
     if name not in METHODS:
         finding = UNAVAILABLE[name]
         return (
@@ -241,26 +244,22 @@ def _unmet_to_quantize(name: str, versions: Mapping[str, str]) -> tuple[UnmetReq
             remedy=f"pip install {package}",
         )
         for package in FACTS[name].quantize_packages
-        if not versions.get(package)
+        if not host.version_of(package)
     )
-
-
-def _has_cuda_packages(versions: Mapping[str, str]) -> bool:
-    return bool(versions.get("torch") and versions.get("bitsandbytes"))
 
 
 def _availability(unmet: tuple[UnmetRequirement, ...]) -> Availability:
     return Availability(available=not unmet, unmet=unmet)
 
 
-def _host_info(cpu: Cpu, memory: Memory) -> HostInfo:
+def _host_info(host: Host) -> HostInfo:
     return HostInfo(
-        operating_system=f"{platform.system()} {platform.release()}",
-        machine=cpu.machine,
-        cpu_model=cpu.model,
-        cpu_count=cpu.usable_cores,
-        cpu_features=cpu.features,
-        memory_total_bytes=memory.total,
-        memory_available_bytes=memory.available,
-        memory_limit_bytes=memory.limit,
+        operating_system=host.operating_system,
+        machine=host.cpu.machine,
+        cpu_model=host.cpu.model,
+        cpu_count=host.cpu.usable_cores,
+        cpu_features=host.cpu.features,
+        memory_total_bytes=host.memory.total,
+        memory_available_bytes=host.memory.available,
+        memory_limit_bytes=host.memory.limit,
     )

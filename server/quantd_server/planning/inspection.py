@@ -5,13 +5,18 @@ from __future__ import annotations
 import json
 import math
 from collections import Counter
-from collections.abc import Mapping
+from collections.abc import Iterator, Mapping
 from typing import Any
 
+import msgspec
+
 from quantd_server.checkpoint.huggingface import HuggingFaceCheckpoint
-from quantd_server.checkpoint.layout import model_layout
+from quantd_server.checkpoint.layout import ModelLayout, TensorRole, model_layout
+from quantd_server.checkpoint.layout_findings import layout_findings
 from quantd_server.checkpoint.opening import Checkpoint, GgufCheckpoint, open_checkpoint
 from quantd_server.errors import Finding, Severity
+from quantd_server.host.description import Host
+from quantd_server.planning.load_assessment import assess_loads
 from quantd_server.planning.report import (
     CheckpointDescription,
     DtypeSummary,
@@ -21,28 +26,35 @@ from quantd_server.planning.report import (
 )
 from quantd_server.planning.roots import Roots
 
-LOADS_NOT_ASSESSED = Finding(
-    severity=Severity.INFO,
-    field="",
-    reason="NOT_IMPLEMENTED",
-    message="this version of quantd does not say whether the host can load the checkpoint",
-    remedy="compare its size with the memory that GetCapabilities reports",
-    kind="unimplemented",
-)
-
 FLOAT_TYPES = frozenset({"F64", "F32", "F16", "BF16"})
 
 
-def inspect(uri: str, roots: Roots, *, offset: int, page_size: int) -> InspectionReport:
+def inspect(
+    uri: str,
+    roots: Roots,
+    host: Host,
+    *,
+    context_length: int | None = None,
+    offset: int,
+    page_size: int,
+) -> InspectionReport:
     """The description of a checkpoint with the tensors [offset, offset + page_size) listed.
+
+    ``context_length`` in tokens is what the loads on ``host`` are assessed for.
 
     Raises QuantdError when it is not there, not allowed, or damaged.
     """
     checkpoint = open_checkpoint(roots.source(uri))
     names = sorted(checkpoint.tensors)
     end = offset + page_size
+    layout = _layout_of(checkpoint)
+    description = describe(uri, checkpoint, layout)
+    findings = [
+        *_layout_findings(checkpoint, layout),
+        *_context_findings(description, context_length),
+    ]
     return InspectionReport(
-        checkpoint=describe(uri, checkpoint),
+        checkpoint=description,
         tensors=tuple(
             TensorInfo(
                 name=name,
@@ -55,8 +67,50 @@ def inspect(uri: str, roots: Roots, *, offset: int, page_size: int) -> Inspectio
             for entry in (checkpoint.tensors[name],)
         ),
         next_offset=end if page_size and end < len(names) else None,
-        findings=(LOADS_NOT_ASSESSED,),
+        findings=tuple(findings),
+        loads=assess_loads(description, host, context_length),
     )
+
+
+def _layout_of(checkpoint: Checkpoint) -> ModelLayout | None:
+    """What the tensors of a Hugging Face checkpoint are; None for a .gguf file."""
+    if not isinstance(checkpoint, HuggingFaceCheckpoint):
+        return None
+    shapes = {name: entry.shape for name, entry in checkpoint.tensors.items()}
+    return model_layout(checkpoint.config, shapes)
+
+
+def _layout_findings(checkpoint: Checkpoint, layout: ModelLayout | None) -> Iterator[Finding]:
+    if layout is None or isinstance(checkpoint, GgufCheckpoint):
+        return
+    for finding in layout_findings(checkpoint.config, layout):
+        yield msgspec.structs.replace(finding, field="source_uri")
+    experts = [
+        place.name for place in layout.with_role(TensorRole.EXPERT, TensorRole.FUSED_EXPERTS)
+    ]
+    if experts:
+        fused = sum(1 for _ in layout.with_role(TensorRole.FUSED_EXPERTS))
+        yield Finding(
+            severity=Severity.INFO,
+            field="source_uri",
+            reason="MIXTURE_OF_EXPERTS",
+            message=f"{len(experts)} tensors hold expert weights, {fused} of them those of all "
+            "experts of a block at once",
+            remedy="look at the plan for what a method does with them",
+            subjects=tuple(experts[:16]),
+            subject_count=len(experts),
+        )
+
+
+def _context_findings(description: CheckpointDescription, asked: int | None) -> Iterator[Finding]:
+    if asked is not None and 0 < description.context_length < asked:
+        yield Finding(
+            severity=Severity.WARNING,
+            field="context_length",
+            reason="CONTEXT_BEYOND_MODEL",
+            message=f"the model was made for {description.context_length:,} tokens, not {asked:,}",
+            remedy=f"ask for at most {description.context_length}",
+        )
 
 
 def existing_quantization(checkpoint: Checkpoint) -> ExistingQuantization | None:
@@ -79,8 +133,8 @@ def _quant_method(config: Mapping[str, Any]) -> str:
     return "bitsandbytes" if config.get("load_in_4bit") or config.get("load_in_8bit") else "unknown"
 
 
-def describe(uri: str, checkpoint: Checkpoint) -> CheckpointDescription:
-    """All that the headers say."""
+def describe(uri: str, checkpoint: Checkpoint, layout: ModelLayout | None) -> CheckpointDescription:
+    """All that the headers say; ``layout`` is that of a Hugging Face checkpoint."""
     counts: Counter[str] = Counter()
     elements: Counter[str] = Counter()
     sizes: Counter[str] = Counter()
@@ -89,9 +143,9 @@ def describe(uri: str, checkpoint: Checkpoint) -> CheckpointDescription:
         elements[entry.dtype] += math.prod(entry.shape)
         sizes[entry.dtype] += entry.nbytes
     facts = (
-        _huggingface_facts(checkpoint)
-        if isinstance(checkpoint, HuggingFaceCheckpoint)
-        else _gguf_facts(checkpoint)
+        _gguf_facts(checkpoint)
+        if isinstance(checkpoint, GgufCheckpoint)
+        else _huggingface_facts(checkpoint, layout or model_layout(checkpoint.config, {}))
     )
     return CheckpointDescription(
         uri=uri,
@@ -113,11 +167,10 @@ def describe(uri: str, checkpoint: Checkpoint) -> CheckpointDescription:
     )
 
 
-def _huggingface_facts(checkpoint: HuggingFaceCheckpoint) -> dict[str, Any]:
+def _huggingface_facts(checkpoint: HuggingFaceCheckpoint, layout: ModelLayout) -> dict[str, Any]:
     config = checkpoint.config
     text_config = config.get("text_config")
     text = text_config if isinstance(text_config, dict) else config
-    layout = model_layout(config, {name: entry.shape for name, entry in checkpoint.tensors.items()})
     hidden = _number(text, "hidden_size", "n_embd", "d_model")
     heads = _number(text, "num_attention_heads", "n_head")
     architectures = config.get("architectures")

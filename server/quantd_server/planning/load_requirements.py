@@ -1,17 +1,17 @@
-"""What an engine needs on this host before it can load what a method makes.
+"""What an engine needs on a host before it can load what a method makes.
 
-Facts: the quantizers of transformers 5 (``validate_environment``), vLLM's list of quantization
-methods, and the packages that each of them imports.
+Facts: the quantizers of transformers 5 (``validate_environment``), the lists of quantization
+methods of vLLM and SGLang with the ``get_min_capability`` of each, and the packages they import.
 """
 
 from __future__ import annotations
 
-import shutil
 from collections.abc import Iterator, Mapping, Sequence
 
 import msgspec
 
 from quantd_server.engine.specification import Engine
+from quantd_server.host.description import Host, describe
 from quantd_server.host.devices import Device
 from quantd_server.host.packages import at_least
 
@@ -38,25 +38,26 @@ class LoadPath(msgspec.Struct, frozen=True, kw_only=True):
     """Why no current version of the engine loads it; empty when they do."""
 
 
-_BITSANDBYTES = {"torch": "", "transformers": "", "accelerate": "", "bitsandbytes": "0.46.1"}
+_BITSANDBYTES = (
+    LoadPath(
+        engine="TRANSFORMERS",
+        packages={"torch": "", "transformers": "", "accelerate": "", "bitsandbytes": "0.46.1"},
+    ),
+    LoadPath(
+        engine="VLLM",
+        packages={"vllm": "", "bitsandbytes": "0.46.1"},
+        min_compute_capability=(7, 0),
+    ),
+    LoadPath(
+        engine="SGLANG",
+        packages={"sglang": "", "bitsandbytes": "0.46.1"},
+        min_compute_capability=(7, 5),  # of its attention kernels, which is more than the method's
+    ),
+)
 
 LOAD_PATHS: dict[str, tuple[LoadPath, ...]] = {
-    "bitsandbytes_8bit": (
-        LoadPath(engine="TRANSFORMERS", packages=_BITSANDBYTES),
-        LoadPath(
-            engine="VLLM",
-            packages={"vllm": "", "bitsandbytes": "0.46.1"},
-            min_compute_capability=(7, 0),
-        ),
-    ),
-    "bitsandbytes_4bit": (
-        LoadPath(engine="TRANSFORMERS", packages=_BITSANDBYTES),
-        LoadPath(
-            engine="VLLM",
-            packages={"vllm": "", "bitsandbytes": "0.46.1"},
-            min_compute_capability=(7, 0),
-        ),
-    ),
+    "bitsandbytes_8bit": _BITSANDBYTES,
+    "bitsandbytes_4bit": _BITSANDBYTES,
     "gptq": (
         LoadPath(
             engine="TRANSFORMERS",
@@ -79,6 +80,11 @@ LOAD_PATHS: dict[str, tuple[LoadPath, ...]] = {
             packages={"vllm": "0.24", "vllm-gguf-plugin": ""},
             min_compute_capability=(6, 0),
         ),
+        LoadPath(
+            engine="SGLANG",
+            packages={"sglang": "", "gguf": "0.10"},
+            min_compute_capability=(7, 5),
+        ),
     ),
     "aqlm": (
         LoadPath(
@@ -90,6 +96,13 @@ LOAD_PATHS: dict[str, tuple[LoadPath, ...]] = {
 }
 """By method, in the order in which an answer lists them."""
 
+PLAIN_PATHS = (
+    LoadPath(engine="TRANSFORMERS", packages={"torch": "", "transformers": ""}),
+    LoadPath(engine="VLLM", packages={"vllm": ""}, min_compute_capability=(7, 0)),
+    LoadPath(engine="SGLANG", packages={"sglang": ""}, min_compute_capability=(7, 5)),
+)
+"""For a Hugging Face checkpoint that is not quantized."""
+
 PACKAGES = tuple(
     sorted(
         {name for paths in LOAD_PATHS.values() for path in paths for name in path.packages}
@@ -99,22 +112,27 @@ PACKAGES = tuple(
 """Distributions that quantizing or loading may need."""
 
 
-def unmet_requirements(
-    path: LoadPath, versions: Mapping[str, str], devices: Sequence[Device]
-) -> tuple[UnmetRequirement, ...]:
-    """What this host lacks for ``path``; ``versions`` by distribution, "" if not installed."""
-    return tuple(_unmet(path, versions, devices))
+def describe_host() -> Host:
+    """This host, with everything that capabilities and assessments ask about."""
+    return describe(PACKAGES, LLAMA_CPP_PROGRAMS)
 
 
-def _unmet(
-    path: LoadPath, versions: Mapping[str, str], devices: Sequence[Device]
-) -> Iterator[UnmetRequirement]:
+def unmet_requirements(path: LoadPath, host: Host) -> tuple[UnmetRequirement, ...]:
+    """What ``host`` lacks for ``path``; any of its cards may be the one that computes."""
+    return (
+        *unmet_software(path, host),
+        *unmet_compute_capability(path.min_compute_capability, host.devices),
+    )
+
+
+def unmet_software(path: LoadPath, host: Host) -> Iterator[UnmetRequirement]:
+    """The packages and programs that ``host`` lacks for ``path``."""
     if path.dropped:
         yield UnmetRequirement(reason="ENGINE_DROPPED_METHOD", message=path.dropped, remedy="")
     if path.engine == "LLAMA_CPP":
-        yield from _unmet_llama_cpp(versions)
+        yield from _unmet_llama_cpp(host)
     for name, minimum in path.packages.items():
-        version = versions.get(name, "")
+        version = host.version_of(name)
         wanted = f"{name}>={minimum}" if minimum else name
         if not version:
             yield UnmetRequirement(
@@ -128,13 +146,11 @@ def _unmet(
                 message=f"{name} {version} is installed; {minimum} or newer is needed",
                 remedy=f"pip install '{wanted}'",
             )
-    if path.min_compute_capability is not None:
-        yield from _unmet_card(path.min_compute_capability, devices)
 
 
-def _unmet_llama_cpp(versions: Mapping[str, str]) -> Iterator[UnmetRequirement]:
+def _unmet_llama_cpp(host: Host) -> Iterator[UnmetRequirement]:
     # llama.cpp is a program and no package: what can be known is whether one is on the path.
-    if versions.get("llama-cpp-python") or any(map(shutil.which, LLAMA_CPP_PROGRAMS)):
+    if host.version_of("llama-cpp-python") or host.programs:
         return
     yield UnmetRequirement(
         reason="LLAMA_CPP_NOT_FOUND",
@@ -144,7 +160,12 @@ def _unmet_llama_cpp(versions: Mapping[str, str]) -> Iterator[UnmetRequirement]:
     )
 
 
-def _unmet_card(minimum: tuple[int, int], devices: Sequence[Device]) -> Iterator[UnmetRequirement]:
+def unmet_compute_capability(
+    minimum: tuple[int, int] | None, devices: Sequence[Device]
+) -> Iterator[UnmetRequirement]:
+    """Whether one of ``devices`` is a CUDA card of at least ``minimum``, if that is needed."""
+    if minimum is None:
+        return
     cards = [device for device in devices if device.kind == "CUDA"]
     wanted = f"{minimum[0]}.{minimum[1]}"
     if not cards:
@@ -153,8 +174,8 @@ def _unmet_card(minimum: tuple[int, int], devices: Sequence[Device]) -> Iterator
             message="the NVIDIA driver lists no CUDA device, or there is no driver",
             remedy=f"use a host with a card of compute capability {wanted} or newer",
         )
-    elif not any(_capability(card) >= minimum for card in cards):
-        best = max(cards, key=_capability)
+    elif not any(capability_of(card.compute_capability) >= minimum for card in cards):
+        best = max(cards, key=lambda card: capability_of(card.compute_capability))
         yield UnmetRequirement(
             reason="COMPUTE_CAPABILITY_TOO_LOW",
             message=f"{best.name} has compute capability {best.compute_capability}; "
@@ -163,5 +184,6 @@ def _unmet_card(minimum: tuple[int, int], devices: Sequence[Device]) -> Iterator
         )
 
 
-def _capability(card: Device) -> tuple[int, ...]:
-    return tuple(int(part) for part in card.compute_capability.split("."))
+def capability_of(text: str) -> tuple[int, ...]:
+    """The numbers of a compute capability: (8, 6) of "8.6"."""
+    return tuple(int(part) for part in text.split("."))

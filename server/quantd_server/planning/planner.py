@@ -7,27 +7,31 @@ from pathlib import Path
 
 import msgspec
 
-from quantd_server.checkpoint.opening import Checkpoint, open_checkpoint
+from quantd_server.checkpoint.opening import Checkpoint, GgufCheckpoint, open_checkpoint
 from quantd_server.engine.estimate import peak_memory_bytes
 from quantd_server.engine.fingerprint import source_fingerprint
 from quantd_server.engine.specification import DeviceKind, QuantizationSpec, work_options
 from quantd_server.engine.summary import summarize_types
 from quantd_server.errors import Finding, QuantdError, Severity
-from quantd_server.host.cpu import usable_cores
-from quantd_server.host.devices import cuda_devices
+from quantd_server.host.description import Host
 from quantd_server.methods.base import TensorTask, WorkOptions, WorkPlan
-from quantd_server.methods.configs import MethodConfig
+from quantd_server.methods.configs import Bitsandbytes4BitConfig, MethodConfig
+from quantd_server.methods.gguf.architectures import FAMILIES
 from quantd_server.methods.registry import METHODS
+from quantd_server.planning.capability_report import usable_devices
 from quantd_server.planning.inspection import existing_quantization
 from quantd_server.planning.output_rules import output_findings
 from quantd_server.planning.report import Plan, PlanReport, TensorPlan
 from quantd_server.planning.roots import Roots
+from quantd_server.planning.serve_targets import Artifact, target_findings
 
 _WEIGHT = {Severity.ERROR: 0, Severity.WARNING: 1, Severity.INFO: 2}
 
 
-def plan(spec: QuantizationSpec, roots: Roots, *, offset: int, page_size: int) -> PlanReport:
-    """The plan of ``spec`` with the tasks [offset, offset + page_size) listed.
+def plan(
+    spec: QuantizationSpec, roots: Roots, host: Host, *, offset: int, page_size: int
+) -> PlanReport:
+    """The plan of ``spec`` on ``host`` with the tasks [offset, offset + page_size) listed.
 
     Raises QuantdError when the source is not there, not allowed, or damaged.
     """
@@ -35,14 +39,14 @@ def plan(spec: QuantizationSpec, roots: Roots, *, offset: int, page_size: int) -
     checkpoint = open_checkpoint(source)
     method = METHODS[spec.method.name]
     config = method.resolve(spec.method.value)
-    device, device_findings = _choose_device(spec)
+    device, device_findings = _choose_device(spec, host)
     spec = msgspec.structs.replace(
         spec,
         method=MethodConfig.of(spec.method.name, config),
         max_shard_size=spec.max_shard_size or WorkOptions().max_shard_size,
         device=device,
     )
-    findings = [*_source_findings(checkpoint), *device_findings, *_serve_target_findings(spec)]
+    findings = [*_source_findings(checkpoint), *device_findings]
     paths: dict[str, str] = {}
     for field, uri in method.file_uris(config).items():
         try:
@@ -59,6 +63,7 @@ def plan(spec: QuantizationSpec, roots: Roots, *, offset: int, page_size: int) -
     if not existing_quantization(checkpoint):
         work = method.prepare(config, checkpoint, work_options(spec, output_path, paths))
         findings += work.findings
+        findings += target_findings(_artifact(spec, checkpoint, work), spec.serve_targets)
     if output_path:
         findings += output_findings(
             Path(output_path),
@@ -70,7 +75,7 @@ def plan(spec: QuantizationSpec, roots: Roots, *, offset: int, page_size: int) -
     return PlanReport(
         spec=spec,
         findings=tuple(findings),
-        plan=_summary(spec, work) if work and work.tasks else None,
+        plan=_summary(spec, work, host) if work and work.tasks else None,
         tensors=tuple(_tensor_plans(work.tasks[offset : offset + page_size])) if work else (),
         next_offset=_next_offset(work, offset, page_size),
         source_path=str(source),
@@ -93,25 +98,36 @@ def _source_findings(checkpoint: Checkpoint) -> Iterator[Finding]:
         )
 
 
-def _serve_target_findings(spec: QuantizationSpec) -> Iterator[Finding]:
-    if spec.serve_targets:
-        yield Finding(
-            severity=Severity.WARNING,
-            field="spec.serve_targets",
-            reason="NOT_IMPLEMENTED",
-            message="this version of quantd does not check serve targets",
-            remedy="check with the program itself whether it loads the result",
-            kind="unimplemented",
+def _artifact(spec: QuantizationSpec, checkpoint: Checkpoint, work: WorkPlan) -> Artifact:
+    """What engines would find."""
+    config = spec.method.value
+    if isinstance(config, Bitsandbytes4BitConfig):
+        return Artifact(
+            method=spec.method.name,
+            quant_storage=config.bnb_4bit_quant_storage or "UINT8",
+            compute_dtype=config.bnb_4bit_compute_dtype or "",
         )
+    if spec.method.name != "gguf":
+        return Artifact(method=spec.method.name)
+    return Artifact(
+        method="gguf",
+        gguf_architecture=_gguf_architecture(checkpoint),
+        tensor_types=frozenset(task.target_type for task in work.tasks),
+    )
 
 
-def _choose_device(spec: QuantizationSpec) -> tuple[DeviceKind, list[Finding]]:
+def _gguf_architecture(checkpoint: Checkpoint) -> str:
+    if isinstance(checkpoint, GgufCheckpoint):
+        return checkpoint.architecture
+    family = FAMILIES.get(checkpoint.model_type)
+    return family.gguf_arch if family else ""
+
+
+def _choose_device(spec: QuantizationSpec, host: Host) -> tuple[DeviceKind, list[Finding]]:
     """The device a job would use: the one asked for, else the CPU, whose kernels need no copies."""
     if spec.device in (None, "CPU"):
         return "CPU", []
-    method = METHODS[spec.method.name]
-    present = ("CPU", "CUDA") if cuda_devices() else ("CPU",)
-    usable = [kind for kind in method.devices if kind in present]
+    usable = usable_devices(spec.method.name, host)
     if spec.device in usable:
         return spec.device, []
     return "CPU", [
@@ -119,7 +135,7 @@ def _choose_device(spec: QuantizationSpec) -> tuple[DeviceKind, list[Finding]]:
             severity=Severity.ERROR,
             field="spec.device",
             reason="DEVICE_NOT_AVAILABLE",
-            message=f"{method.name} cannot run on {spec.device} here; "
+            message=f"{spec.method.name} cannot run on {spec.device} here; "
             f"it can on {' and '.join(usable)}",
             remedy="leave device out, or set it to one of those",
             kind="precondition",
@@ -127,7 +143,7 @@ def _choose_device(spec: QuantizationSpec) -> tuple[DeviceKind, list[Finding]]:
     ]
 
 
-def _summary(spec: QuantizationSpec, work: WorkPlan) -> Plan:
+def _summary(spec: QuantizationSpec, work: WorkPlan, host: Host) -> Plan:
     kept = [task for task in work.tasks if task.action != "DROP"]
     elements = sum(task.element_count for task in work.tasks if task.source)
     output_bytes = sum(file.size for file in work.files)
@@ -142,7 +158,7 @@ def _summary(spec: QuantizationSpec, work: WorkPlan) -> Plan:
         source_bytes=sum(task.source_bytes for task in work.tasks),
         output_bytes=output_bytes,
         bits_per_weight=8 * output_bytes / elements if elements else 0.0,
-        peak_memory_bytes=peak_memory_bytes(work, usable_cores()),
+        peak_memory_bytes=peak_memory_bytes(work, host.cpu.usable_cores),
         scratch_bytes=output_bytes,
     )
 

@@ -9,6 +9,7 @@ from __future__ import annotations
 
 import asyncio
 import contextlib
+import importlib
 import os
 import sys
 import traceback
@@ -18,6 +19,7 @@ import msgspec
 
 from quantd_server.engine.specification import QuantizationSpec
 from quantd_server.errors import Finding, QuantdError
+from quantd_server.host.description import Host, refresh
 from quantd_server.planning.report import InspectionReport, PlanReport
 from quantd_server.planning.roots import Roots
 
@@ -44,6 +46,7 @@ class InspectCall(msgspec.Struct, frozen=True, kw_only=True, tag="inspect"):
 
     source_uri: str
     roots: Roots
+    context_length: int | None
     offset: int
     page_size: int
 
@@ -88,10 +91,16 @@ class Planner:
         call = PlanCall(spec=spec, roots=self._roots, offset=offset, page_size=page_size)
         return msgspec.json.decode(await self._call(call), type=PlanReport)
 
-    async def inspect(self, source_uri: str, *, offset: int, page_size: int) -> InspectionReport:
+    async def inspect(
+        self, source_uri: str, *, context_length: int | None = None, offset: int, page_size: int
+    ) -> InspectionReport:
         """See ``inspection.inspect``."""
         call = InspectCall(
-            source_uri=source_uri, roots=self._roots, offset=offset, page_size=page_size
+            source_uri=source_uri,
+            roots=self._roots,
+            context_length=context_length,
+            offset=offset,
+            page_size=page_size,
         )
         return msgspec.json.decode(await self._call(call), type=InspectionReport)
 
@@ -160,7 +169,7 @@ def _too_hard() -> QuantdError:
     )
 
 
-def _answer(call: PlanCall | InspectCall) -> Reply:
+def _answer(call: PlanCall | InspectCall, host: Host) -> Reply:
     # Imported here, so that the server, which imports this module, stays free of them.
     from quantd_server.planning.inspection import inspect
     from quantd_server.planning.planner import plan
@@ -169,10 +178,17 @@ def _answer(call: PlanCall | InspectCall) -> Reply:
     try:
         match call:
             case PlanCall():
-                report = plan(call.spec, call.roots, offset=call.offset, page_size=call.page_size)
+                report = plan(
+                    call.spec, call.roots, host, offset=call.offset, page_size=call.page_size
+                )
             case InspectCall():
                 report = inspect(
-                    call.source_uri, call.roots, offset=call.offset, page_size=call.page_size
+                    call.source_uri,
+                    call.roots,
+                    host,
+                    context_length=call.context_length,
+                    offset=call.offset,
+                    page_size=call.page_size,
                 )
         return Answer(value=msgspec.Raw(msgspec.json.encode(report)))
     except QuantdError as error:
@@ -194,9 +210,15 @@ def main() -> None:
         import resource
 
         resource.setrlimit(resource.RLIMIT_AS, (MEMORY_LIMIT_BYTES, MEMORY_LIMIT_BYTES))
+    from quantd_server.planning.load_requirements import describe_host
+
+    for room in ("inspection", "planner"):  # now, so that the first call need not wait for it
+        importlib.import_module(f"quantd_server.planning.{room}")
+    host = describe_host()
     decode = msgspec.json.Decoder(PlanCall | InspectCall).decode
     for line in sys.stdin.buffer:
-        sys.stdout.buffer.write(msgspec.json.encode(_answer(decode(line))) + b"\n")
+        reply = _answer(decode(line), refresh(host))
+        sys.stdout.buffer.write(msgspec.json.encode(reply) + b"\n")
         sys.stdout.buffer.flush()
 
 

@@ -5,7 +5,7 @@ from __future__ import annotations
 import msgspec
 
 from quantd_server.engine.events import TypeSummary
-from quantd_server.engine.specification import DeviceKind, QuantizationSpec
+from quantd_server.engine.specification import DeviceKind, Engine, QuantizationSpec
 from quantd_server.errors import Finding, Severity
 from quantd_server.methods.base import Action
 from quantd_server.methods.configs import MethodConfig
@@ -114,10 +114,24 @@ class CheckpointDescription(msgspec.Struct, frozen=True, kw_only=True):
     quantization: ExistingQuantization | None = None
 
 
+class LoadAssessment(msgspec.Struct, frozen=True, kw_only=True):
+    """Whether one engine can load a checkpoint on one device of this host."""
+
+    engine: Engine
+    device: DeviceKind
+    device_index: int
+    loadable: bool
+    weight_bytes: int
+    kv_cache_bytes: int
+    free_bytes: int
+    findings: tuple[Finding, ...] = ()
+
+
 class InspectionReport(msgspec.Struct, frozen=True, kw_only=True):
     """What is known about a checkpoint."""
 
     checkpoint: CheckpointDescription
     findings: tuple[Finding, ...] = ()
+    loads: tuple[LoadAssessment, ...] = ()
     tensors: tuple[TensorInfo, ...] = ()
     next_offset: int | None = None

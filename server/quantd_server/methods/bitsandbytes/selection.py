@@ -13,6 +13,7 @@ import msgspec
 
 from quantd_server.checkpoint.huggingface import HuggingFaceCheckpoint
 from quantd_server.checkpoint.layout import ModelLayout, TensorRole, model_layout
+from quantd_server.checkpoint.layout_findings import layout_findings
 from quantd_server.checkpoint.safetensors_header import TensorEntry
 from quantd_server.errors import Finding, Severity
 from quantd_server.methods.base import subjects_of
@@ -61,7 +62,11 @@ def select(checkpoint: HuggingFaceCheckpoint, skip_modules: Sequence[str], field
     )
     skips = _Skips(skip_modules, field)
     tensors = tuple(_decide(entry, layout, skips) for entry in checkpoint.tensors.values())
-    findings = [*_layout_findings(checkpoint, layout), *skips.findings()]
+    findings = [
+        *layout_findings(checkpoint.config, layout),
+        *_linear_layer_findings(checkpoint, layout),
+        *skips.findings(),
+    ]
     if not any(tensor.action == "QUANTIZE" for tensor in tensors):
         findings.append(
             Finding(
@@ -148,7 +153,9 @@ class _Skips:
             )
 
 
-def _layout_findings(checkpoint: HuggingFaceCheckpoint, layout: ModelLayout) -> Iterator[Finding]:
+def _linear_layer_findings(
+    checkpoint: HuggingFaceCheckpoint, layout: ModelLayout
+) -> Iterator[Finding]:
     if not layout.recognized:
         yield Finding(
             severity=Severity.WARNING,

@@ -14,7 +14,7 @@ from bench import host
 from bench.processes import REPOSITORY, BenchError
 
 CACHE = REPOSITORY / ".cache"
-TABLES = ("server", "quantize", "kernels")
+TABLES = ("server", "inspect", "quantize", "kernels")
 
 
 def main() -> None:
@@ -53,6 +53,10 @@ def print_one(name: str, arguments: argparse.Namespace) -> str | None:
             from bench import server
 
             server.main(model, cache)
+        elif name == "inspect":
+            from bench import inspect
+
+            inspect.main(model, cache)
         elif name == "quantize":
             from bench import quantize
 

@@ -18,7 +18,10 @@ def inspect(
     ] = False,
     context_length: Annotated[
         int | None,
-        typer.Option("--context-length", help="Context to size the key/value cache for."),
+        typer.Option(
+            "--context-length",
+            help="Tokens to size the key/value cache for; the model's own, at most 8192.",
+        ),
     ] = None,
     as_json: AsJson = False,  # noqa: FBT002
 ) -> None:
@@ -34,7 +37,7 @@ def inspect(
         print_json(as_dict(answer))
         return
     from quantd_server.cli import tables
-    from quantd_server.cli.findings import print_findings
+    from quantd_server.cli.findings import print_findings, print_load_findings
     from quantd_server.cli.printing import results
 
     console = results()
@@ -50,3 +53,4 @@ def inspect(
         console.print(part)
         console.print()
     print_findings(answer.findings, console)
+    print_load_findings(answer.loads, console)

@@ -155,21 +155,29 @@ def load_table(loads: Iterable[v1.LoadAssessment]) -> Table:
         "weights",
         "cache",
         "free",
-        "why",
         right=("weights", "cache", "free"),
     )
     for load in loads:
-        device = quantd.name_of(v1.DeviceKind, load.device).lower()
         made.add_row(
-            quantd.name_of(v1.Engine, load.engine).lower(),
-            device if device == "cpu" else f"{device}:{load.device_index}",
+            engine_name(load),
+            device_name(load),
             "[green]yes[/]" if load.loadable else "[red]no[/]",
             text.size(load.weight_bytes),
             text.size(load.kv_cache_bytes),
             text.size(load.free_bytes),
-            escape("; ".join(finding.message for finding in load.findings)),
         )
     return made
+
+
+def engine_name(load: v1.LoadAssessment) -> str:
+    """Name of an engine, as --serve-target takes it."""
+    return quantd.name_of(v1.Engine, load.engine).lower().replace("_", ".")
+
+
+def device_name(load: v1.LoadAssessment) -> str:
+    """A device such as "cpu" or "cuda:0"."""
+    kind = quantd.name_of(v1.DeviceKind, load.device).lower()
+    return kind if kind == "cpu" else f"{kind}:{load.device_index}"
 
 
 def job_table(jobs: Iterable[v1.Job]) -> Table:

@@ -39,8 +39,8 @@ COMFORTABLE_SHARE = 0.9
 CARD_ENGINES = frozenset({"VLLM", "SGLANG"})
 """Engines whose releases compute on NVIDIA cards."""
 
-_HALVED_TYPES = {"F64": 4, "F32": 2}
-"""How much smaller vLLM and SGLang make these: their dtype "auto" is never above 16 bits."""
+_SHRUNK_TYPES = {"F64": 4, "F32": 2}
+"""How many times smaller vLLM and SGLang make these: their dtype "auto" has 16 bits at most."""
 
 _SPREADING = {
     "TRANSFORMERS": 'device_map="auto"',
@@ -95,7 +95,7 @@ def weight_bytes(checkpoint: CheckpointDescription, engine: Engine) -> int:
         return 4 * checkpoint.parameter_count
     if engine in CARD_ENGINES and checkpoint.quantization is None:
         return sum(
-            summary.size_bytes // _HALVED_TYPES.get(summary.dtype, 1)
+            summary.size_bytes // _SHRUNK_TYPES.get(summary.dtype, 1)
             for summary in checkpoint.dtypes
         )
     return checkpoint.size_bytes
@@ -151,12 +151,11 @@ def _assess(
     token_bytes: int,
 ) -> LoadAssessment:
     weights = weight_bytes(checkpoint, path.engine)
-    findings = [
-        *_format_findings(checkpoint, artifact, path.engine, device),
-        *_requirement_findings(path, device, host),
-        *_bfloat16_findings(checkpoint, artifact, device),
-        *_memory_findings(path.engine, device, host, weights, tokens, token_bytes),
-    ]
+    findings = [*_format_findings(checkpoint, artifact, path.engine, device)]
+    if not any(finding.reason == "ENGINE_CANNOT_READ" for finding in findings):
+        findings += _requirement_findings(path, device, host)
+        findings += _bfloat16_findings(checkpoint, artifact, device)
+        findings += _memory_findings(path.engine, device, host, weights, tokens, token_bytes)
     return LoadAssessment(
         engine=path.engine,
         device=device.kind,
@@ -194,9 +193,8 @@ def _format_findings(
 
 
 def _requirement_findings(path: LoadPath, device: Device, host: Host) -> Iterator[Finding]:
-    if not path.dropped:
-        for unmet in unmet_software(path, host):
-            yield _from_requirement(unmet)
+    for unmet in unmet_software(path, host):
+        yield _from_requirement(unmet)
     for unmet in unmet_compute_capability(path.min_compute_capability, (device,)):
         yield _from_requirement(unmet)
 

@@ -128,6 +128,22 @@ def test_pages_of_an_inspection_hold_each_tensor_once(channel, folder):
     assert answer.checkpoint.tensor_count == len(names)
 
 
+def test_loads_are_assessed_for_the_context_asked_for(channel, folder):
+    stub = v1.QuantizationServiceStub(channel)
+    own, longer = (
+        stub.InspectCheckpoint(
+            v1.InspectCheckpointRequest(source_uri=str(folder / "model"), context_length=context),
+            timeout=60,
+        )
+        for context in (None, 1280)
+    )
+    assert {load.engine for load in own.loads} == {1, 2, 3, 4}
+    assert longer.loads[0].kv_cache_bytes == 10 * own.loads[0].kv_cache_bytes > 0
+    assert own.loads[0].free_bytes > 0
+    assert [finding.reason for finding in own.findings] == []
+    assert [finding.reason for finding in longer.findings] == ["CONTEXT_BEYOND_MODEL"]
+
+
 def test_health_answers_while_a_job_runs(channel, folder):
     stream = v1.QuantizationServiceStub(channel).Quantize(request(folder, "busy"), timeout=120)
     health = health_pb2_grpc.HealthStub(channel)

@@ -82,6 +82,43 @@ def test_inspect(server, run):
     assert [tensor["name"] for tensor in answer["tensors"]] == ["tensor.0", "tensor.1", "tensor.2"]
 
 
+def test_inspect_tells_where_it_loads_and_why_not(server, run):
+    missing = v1.Finding(
+        severity="SEVERITY_ERROR",
+        reason="PACKAGE_MISSING",
+        message="vllm is not installed",
+        remedy="pip install 'vllm'",
+    )
+    server.loads = [
+        v1.LoadAssessment(
+            engine="ENGINE_TRANSFORMERS",
+            device="DEVICE_KIND_CPU",
+            loadable=True,
+            weight_bytes=16_000_000_000,
+            kv_cache_bytes=1_000_000_000,
+            free_bytes=24_000_000_000,
+        ),
+        *(
+            v1.LoadAssessment(
+                engine="ENGINE_VLLM",
+                device="DEVICE_KIND_CUDA",
+                device_index=index,
+                findings=[missing],
+            )
+            for index in (0, 1)
+        ),
+    ]
+    lines = [line.split() for line in run("inspect", "/models/m").stdout.splitlines()]
+    assert ["transformers", "cpu", "yes", *"16.0 GB 1.00 GB 24.0 GB".split()] in lines
+    assert ["vllm", "cuda:1", "no", *"0 B 0 B 0 B".split()] in lines
+    # What is the same for two devices is said once.
+    assert lines.count(["vllm", "is", "not", "installed"]) == 1
+    assert "error PACKAGE_MISSING vllm on cuda:0, vllm on cuda:1".split() in lines
+    assert "fix: pip install 'vllm'".split() in lines
+    answer = json.loads(run("inspect", "/models/m", "--json").stdout)
+    assert answer["loads"][2]["findings"][0]["reason"] == "PACKAGE_MISSING"
+
+
 def test_capabilities(run):
     assert "quantd 0.0.0" in run("capabilities").stdout
     assert json.loads(run("capabilities", "--json").stdout) == {"server": {"version": "0.0.0"}}

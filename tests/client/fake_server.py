@@ -135,6 +135,8 @@ class FakeServer(v1.QuantizationServiceServicer, v1.JobServiceServicer):
         self.plan = v1.PlanQuantizationResponse(executable=True)
         self.tensor_count = 0
         """Tensors that inspection and planning list, page by page."""
+        self.loads: list[v1.LoadAssessment] = []
+        """What inspection says of engines."""
         self.last_sent: int | None = None
         """Events after this sequence are held back; None holds back none."""
         self.calls: list[tuple[str, Any]] = []
@@ -186,6 +188,7 @@ class FakeServer(v1.QuantizationServiceServicer, v1.JobServiceServicer):
     def InspectCheckpoint(self, request, context):  # noqa: N802
         self._called("InspectCheckpoint", request, context)
         answer = v1.InspectCheckpointResponse(checkpoint=v1.Checkpoint(uri=request.source_uri))
+        answer.loads.extend(self.loads)
         answer.next_page_token = self._page(request, answer.tensors, "name")
         return answer
 

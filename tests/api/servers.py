@@ -23,6 +23,7 @@ from quantd_server.errors import Finding, QuantdError
 from quantd_server.jobs.job import Job, JobEvent, JobFilter
 from quantd_server.methods.configs import GgufConfig, MethodConfig
 from quantd_server.planning.report import Plan, PlanReport
+from quantd_server.planning.time_estimate import FinishedJobs
 from quantd_server.settings import Settings
 
 
@@ -121,6 +122,7 @@ class ScriptedJobs:
         self.open_watches = 0
         self.submitted: list[dict[str, Any]] = []
         self.stopping = asyncio.Event()
+        self.finished_jobs = FinishedJobs()
 
     def add(self, name: str, **fields: Any) -> Job:
         job = Job(name=name, spec=SPEC, plan=PLAN, create_time=1.5, **fields)

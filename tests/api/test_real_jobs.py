@@ -128,6 +128,24 @@ def test_pages_of_an_inspection_hold_each_tensor_once(channel, folder):
     assert answer.checkpoint.tensor_count == len(names)
 
 
+def test_a_plan_has_an_estimate_once_such_a_job_has_finished(channel, folder):
+    stub = v1.QuantizationServiceStub(channel)
+
+    def planned(method: v1.MethodConfig) -> v1.Plan:
+        spec = v1.QuantizationSpec(source_uri=str(folder / "model"), method=method)
+        return stub.PlanQuantization(v1.PlanQuantizationRequest(spec=spec), timeout=60).plan
+
+    asked = request(folder, "estimated")
+    asked.spec.method.gguf.file_type = "GGUF_FILE_TYPE_Q5_1"
+    asked.spec.output_uri += ".gguf"
+    assert not planned(asked.spec.method).HasField("estimated_duration")
+    *_, last = stub.Quantize(asked, timeout=120)
+    result = last.event.snapshot.result
+    plan = planned(asked.spec.method)
+    assert plan.estimated_duration == result.elapsed
+    assert "1 job with gguf Q5_1" in plan.estimate_basis
+
+
 def test_loads_are_assessed_for_the_context_asked_for(channel, folder):
     stub = v1.QuantizationServiceStub(channel)
     own, longer = (

@@ -184,6 +184,18 @@ def test_a_storage_type_that_the_codes_do_not_fill(tmp_path) -> None:
     assert finding.subject_count == len(finding.subjects) == 4
 
 
+@pytest.mark.parametrize(
+    ("method", "reason"),
+    [("bitsandbytes_4bit", "OUTPUT_HEAD_MISSING"), ("gguf", "GGUF_TENSOR_MISSING")],
+)
+def test_a_missing_output_head(tmp_path, method, reason) -> None:
+    source = tiny_models.write(tmp_path / "source", tied=True)
+    config = json.loads((source / "config.json").read_text())
+    (source / "config.json").write_text(json.dumps(config | {"tie_word_embeddings": False}))
+    report = planned(specification(source, "", method))
+    assert [finding.reason for finding in report.findings] == [reason]
+
+
 def test_a_gguf_source_is_for_gguf_only(tmp_path) -> None:
     source = tiny_models.write(tmp_path / "source")
     quantize(source, tmp_path / "bf16.gguf", "gguf", {"file_type": "BF16"})

@@ -108,6 +108,9 @@ class QuantizationServicer(v1.QuantizationServiceServicer):
     ) -> PlanReport:
         spec = _domain_spec(message)
         report = await self._planner.plan(spec, offset=offset, page_size=page_size)
+        if report.plan is not None:
+            plan = self._jobs.finished_jobs.estimate(report.plan)
+            report = msgspec.structs.replace(report, plan=plan)
         if message.HasField("calibration"):
             report = msgspec.structs.replace(
                 report, findings=(*report.findings, CALIBRATION_IGNORED)

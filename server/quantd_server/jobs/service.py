@@ -23,6 +23,7 @@ from quantd_server.jobs.outputs import discard_unfinished, remove_output
 from quantd_server.jobs.record import MAX_FINDINGS, JobRecord
 from quantd_server.jobs.worker_process import WorkerProcess
 from quantd_server.planning.report import PlanReport
+from quantd_server.planning.time_estimate import FinishedJobs
 
 STOP_PATIENCE = 10.0
 """Seconds a worker may take to stop by itself before it is killed."""
@@ -50,6 +51,8 @@ class JobService:
         self._heartbeat_interval = heartbeat_interval
         self._threads = threads
         self._write_log = log
+        self.finished_jobs = FinishedJobs()
+        """What planning estimates the time from."""
         self._records: dict[str, JobRecord] = {}
         self._requests: dict[str, str] = {}
         self._queue: deque[JobRecord] = deque()
@@ -311,6 +314,7 @@ class JobService:
         worker = record.worker
         if record.job.result is not None:
             record.update(state="SUCCEEDED", end_time=end)
+            self.finished_jobs.add(record.job.plan, record.job.result.elapsed)
         elif record.stop_cause is not None:
             cancelled = record.stop_cause.reason == "CANCELLED"
             record.update(

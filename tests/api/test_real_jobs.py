@@ -142,7 +142,10 @@ def test_a_plan_has_an_estimate_once_such_a_job_has_finished(channel, folder):
     *_, last = stub.Quantize(asked, timeout=120)
     result = last.event.snapshot.result
     plan = planned(asked.spec.method)
-    assert plan.estimated_duration == result.elapsed
+    estimated = plan.estimated_duration.ToTimedelta()
+    assert estimated.total_seconds() == pytest.approx(
+        result.elapsed.ToTimedelta().total_seconds(), abs=1e-5
+    )
     assert "1 job with gguf Q5_1" in plan.estimate_basis
 
 

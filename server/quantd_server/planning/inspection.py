@@ -26,6 +26,9 @@ from quantd_server.planning.report import (
 )
 from quantd_server.planning.roots import Roots
 
+MAX_COUNT = 1 << 31
+"""Numbers from here on are no model's; a damaged or hostile header may hold any."""
+
 FLOAT_TYPES = frozenset({"F64", "F32", "F16", "BF16"})
 
 
@@ -233,8 +236,9 @@ def _gguf_facts(checkpoint: GgufCheckpoint) -> dict[str, Any]:
     def number(key: str) -> int:
         value = metadata.get(f"{arch}.{key}")
         found = value.value if value is not None else 0
-        found = max(found, default=0) if isinstance(found, list) else found
-        return found if isinstance(found, int) else 0
+        if isinstance(found, list):  # one for each block
+            return max(map(_count, found), default=0)
+        return _count(found)
 
     heads = number("attention.head_count")
     hidden = number("embedding_length")
@@ -258,9 +262,10 @@ def _gguf_facts(checkpoint: GgufCheckpoint) -> dict[str, Any]:
 
 
 def _number(config: Mapping[str, Any], *keys: str) -> int:
-    """The first of these keys that holds a non-negative integer; 0 when none does."""
-    for key in keys:
-        value = config.get(key)
-        if type(value) is int and value >= 0:
-            return value
-    return 0
+    """The first of these keys that holds a number of things; 0 when none does."""
+    return next((count for key in keys if (count := _count(config.get(key)))), 0)
+
+
+def _count(value: Any) -> int:
+    """``value`` if it can be a number of heads, blocks or tokens, else 0."""
+    return value if type(value) is int and 0 <= value < MAX_COUNT else 0

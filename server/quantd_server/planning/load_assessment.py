@@ -33,6 +33,9 @@ DEFAULT_CONTEXT_LENGTH = 8192
 CACHE_ELEMENT_BYTES = 2
 """float16 and bfloat16, which all engines keep keys and values in unless told otherwise."""
 
+MAX_BYTES = (1 << 63) - 1
+"""Largest number of bytes that an answer tells: sizes in headers may multiply to anything."""
+
 COMFORTABLE_SHARE = 0.9
 """Of the free memory; the rest goes to activations and to the engine itself. vLLM's default."""
 
@@ -161,8 +164,8 @@ def _assess(
         device=device.kind,
         device_index=device.index,
         loadable=not any(finding.severity is Severity.ERROR for finding in findings),
-        weight_bytes=weights,
-        kv_cache_bytes=tokens * token_bytes,
+        weight_bytes=min(weights, MAX_BYTES),
+        kv_cache_bytes=min(tokens * token_bytes, MAX_BYTES),
         free_bytes=device.memory_free_bytes,
         findings=tuple(findings),
     )

@@ -6,8 +6,6 @@ import math
 from collections.abc import Iterable, Iterator
 from typing import TYPE_CHECKING, Any
 
-import msgspec
-
 from quantd_server.checkpoint.opening import Checkpoint
 from quantd_server.checkpoint.safetensors_layout import OutputTensor
 from quantd_server.errors import Finding, Severity
@@ -32,7 +30,7 @@ from quantd_server.methods.base import (
 from quantd_server.methods.bitsandbytes.config_json import four_bit_json
 from quantd_server.methods.bitsandbytes.device_kernels import kernels
 from quantd_server.methods.bitsandbytes.selection import Selected, select
-from quantd_server.methods.configs import Bitsandbytes4BitConfig
+from quantd_server.methods.configs import Bitsandbytes4BitConfig, filled
 from quantd_server.methods.safetensors_work import (
     PlannedTensor,
     dropped_tensor,
@@ -75,8 +73,7 @@ class Bitsandbytes4Bit:
     single_file = False
 
     def resolve(self, config: Bitsandbytes4BitConfig) -> Bitsandbytes4BitConfig:
-        given = {key: value for key, value in msgspec.structs.asdict(config).items() if value}
-        return msgspec.structs.replace(DEFAULTS, **given)
+        return filled(config, DEFAULTS)
 
     def file_uris(self, config: Bitsandbytes4BitConfig) -> dict[str, str]:
         return {}

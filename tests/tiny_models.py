@@ -28,7 +28,7 @@ _NAMES = {"F32": "float32", "F16": "float16", "BF16": "bfloat16"}
 
 def config(family: str = "llama", *, dtype: str = "BF16", tied: bool = True, **sizes: int) -> dict:
     """``config.json``. ``sizes``: hidden, intermediate, layers, heads, kv_heads."""
-    size = {"hidden": 64, "intermediate": 160, "layers": 2, "heads": 4, "kv_heads": 2} | sizes
+    size = {"hidden": 64, "intermediate": 192, "layers": 2, "heads": 4, "kv_heads": 2} | sizes
     common = {
         "model_type": family,
         "dtype": _NAMES[dtype],

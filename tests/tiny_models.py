@@ -28,7 +28,7 @@ _NAMES = {"F32": "float32", "F16": "float16", "BF16": "bfloat16"}
 
 def config(family: str = "llama", *, dtype: str = "BF16", tied: bool = True, **sizes: int) -> dict:
     """``config.json``. ``sizes``: hidden, intermediate, layers, heads, kv_heads."""
-    size = {"hidden": 64, "intermediate": 160, "layers": 2, "heads": 4, "kv_heads": 2} | sizes
+    size = {"hidden": 64, "intermediate": 192, "layers": 2, "heads": 4, "kv_heads": 2} | sizes
     common = {
         "model_type": family,
         "dtype": _NAMES[dtype],
@@ -92,7 +92,12 @@ def _gpt2_shapes(config: Mapping[str, Any]) -> dict[str, tuple[int, ...]]:
         "transformer.wpe.weight": (config["n_positions"], hidden),
     }
     # A Conv1D stores its weight as [in, out].
-    layers = {"attn.c_attn": (1, 3), "attn.c_proj": (1, 1), "mlp.c_fc": (1, 4), "mlp.c_proj": (4, 1)}
+    layers = {
+        "attn.c_attn": (1, 3),
+        "attn.c_proj": (1, 1),
+        "mlp.c_fc": (1, 4),
+        "mlp.c_proj": (4, 1),
+    }
     norms = ["ln_f"]
     for layer in range(config["n_layer"]):
         norms += [f"h.{layer}.ln_1", f"h.{layer}.ln_2"]
@@ -178,6 +183,11 @@ def write(
     index = {"metadata": {}, "weight_map": weight_map}
     (folder / "model.safetensors.index.json").write_text(json.dumps(index))
     return folder
+
+
+def write_slow(folder: Path) -> Path:
+    """A checkpoint that a worker needs seconds for, as IQ4_XS."""
+    return write(folder, hidden=1024, intermediate=4096, layers=2, heads=16)
 
 
 def write_tokenizer(folder: Path) -> None:

@@ -7,6 +7,7 @@ import hashlib
 import os
 import re
 import threading
+from pathlib import Path
 
 import pytest
 
@@ -275,3 +276,27 @@ def test_abort_waits_for_a_write_in_progress(tmp_path, monkeypatch):
     assert list(tmp_path.iterdir()) == []
     with pytest.raises(ValueError):
         output.write_at("a", 0, b"x")
+
+
+def test_a_record_that_cannot_be_published_leaves_no_file_visible(tmp_path: Path) -> None:
+    final = tmp_path / "model.gguf"
+    (tmp_path / "model.gguf.quantd.json").mkdir()
+    with OutputFile(final, "job") as output:
+        output.create("model.gguf", 4)
+        output.write_text("model.gguf.quantd.json", "{}")
+        with pytest.raises(QuantdError):
+            output.commit()
+    assert [path.name for path in tmp_path.iterdir()] == ["model.gguf.quantd.json"]
+
+
+def test_a_file_that_cannot_be_published_takes_its_record_back(tmp_path: Path) -> None:
+    final = tmp_path / "model.gguf"
+    with OutputFile(final, "job") as output:
+        output.create("model.gguf", 4)
+        output.write_text("model.gguf.quantd.json", "{}")
+        output._refuse_existing = lambda: None  # it comes to exist after the last look
+        final.write_bytes(b"other")
+        with pytest.raises(QuantdError):
+            output.commit()
+    assert [path.name for path in tmp_path.iterdir()] == ["model.gguf"]
+    assert final.read_bytes() == b"other"

@@ -107,7 +107,7 @@ def test_both_refuse_what_needs_an_importance_matrix(tmp_path, tiny, file_type) 
     output = tmp_path / "ours.gguf"
     report = planned(specification(source, output, "gguf", {"file_type": file_type}))
     assert [finding.reason for finding in report.findings] == ["GGUF_IMATRIX_REQUIRED"]
-    with pytest.raises(RuntimeError, match="imatrix|importance matrix"):
+    with pytest.raises(RuntimeError, match=r"imatrix|importance matrix"):
         llama().quantize(unquantized, tmp_path / "theirs.gguf", FILE_TYPES[file_type].id)
 
 

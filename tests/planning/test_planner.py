@@ -179,7 +179,8 @@ def test_a_storage_type_that_the_codes_do_not_fill(tmp_path) -> None:
     source = tiny_models.write(tmp_path / "source", hidden=60, heads=2, kv_heads=1)
     spec = specification(source, "", "bitsandbytes_4bit", {"bnb_4bit_quant_storage": "FLOAT64"})
     report = planned(spec)
-    (finding,) = report.findings
+    finding, crossing = report.findings
+    assert crossing.reason == "BLOCKS_CROSS_ROWS"
     assert finding.reason == "QUANT_STORAGE_UNFIT"
     assert finding.subject_count == len(finding.subjects) == 4
 
@@ -211,6 +212,17 @@ def test_an_architecture_that_has_no_gguf_form(tmp_path) -> None:
     report = planned(specification(source, tmp_path / "x.gguf", "gguf"))
     assert not report.executable
     assert [finding.kind for finding in report.findings] == ["precondition"]
+
+
+def test_blocks_that_cross_rows_are_a_warning(tmp_path) -> None:
+    source = tiny_models.write(tmp_path / "source", intermediate=160)
+    report = planned(specification(source, "", "bitsandbytes_4bit"))
+    (finding,) = report.findings
+    assert (finding.reason, finding.severity) == ("BLOCKS_CROSS_ROWS", Severity.WARNING)
+    assert finding.subject_count == 2
+    assert all(name.endswith("down_proj.weight") for name in finding.subjects)
+    config = {"blocksize": 32}
+    assert not planned(specification(source, "", "bitsandbytes_4bit", config)).findings
 
 
 @pytest.mark.parametrize("device", ["CUDA", "ROCM", "XPU", "MPS"])

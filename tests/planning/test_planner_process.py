@@ -18,7 +18,6 @@ from quantd_server.planning import planner_process
 from quantd_server.planning.load_requirements import describe_host
 from quantd_server.planning.planner_process import Planner
 
-
 needs_proc = pytest.mark.skipif(not Path("/proc/self").exists(), reason="looks into /proc")
 
 
@@ -136,10 +135,14 @@ async def test_the_event_loop_is_free_during_a_hostile_header(tmp_path, planner)
     assert longest < 0.5
 
 
+def about(process, name) -> str:
+    return Path(f"/proc/{process.pid}/{name}").read_text()
+
+
 @needs_proc
 async def test_memory_of_the_process_is_limited(source, planner) -> None:
     await planner.inspect(str(source), offset=0, page_size=1)
-    limits = Path(f"/proc/{planner._process.pid}/limits").read_text()
+    limits = about(planner._process, "limits")
     (line,) = [line for line in limits.splitlines() if line.startswith("Max address space")]
     assert line.split()[3] == str(planner_process.MEMORY_LIMIT_BYTES)
 
@@ -148,7 +151,7 @@ async def test_memory_of_the_process_is_limited(source, planner) -> None:
 async def test_the_process_imports_nothing_heavy(source, planner) -> None:
     await planner.plan(specification(source, "", "bitsandbytes_8bit"), offset=0, page_size=1)
     await planner.plan(specification(source, "", "gguf"), offset=0, page_size=1)
-    maps = Path(f"/proc/{planner._process.pid}/maps").read_text()
+    maps = about(planner._process, "maps")
     assert "libtorch" not in maps
     assert "llvmlite" not in maps
 

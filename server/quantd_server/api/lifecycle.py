@@ -12,13 +12,13 @@ from collections.abc import Iterator
 from pathlib import Path
 from typing import TYPE_CHECKING
 
+from quantd_server import __version__
 from quantd_server.api.addresses import is_local, remove_socket
 from quantd_server.api.capabilities import Capabilities
 from quantd_server.api.error_codec import MAX_VIOLATIONS
 from quantd_server.api.log import Log
 from quantd_server.api.server import BoundServer, Services, build
 from quantd_server.host.cpu import usable_cores
-from quantd_server.host.packages import installed_version
 from quantd_server.jobs.service import JobService
 from quantd_server.planning.planner_process import Planner
 from quantd_server.planning.roots import Roots
@@ -102,7 +102,7 @@ def _make_reporter(settings: Settings, start_time: float) -> CapabilityReporter:
     from quantd_server.planning.load_requirements import describe_host
 
     server = ServerInfo(
-        version=installed_version("quantd") or "0.0.0",
+        version=__version__,
         api_versions=API_VERSIONS,
         instance_id=str(uuid.uuid4()),
         start_time=start_time,

@@ -271,6 +271,22 @@ class OutputFile(Output):
     """
 
     def _publish(self) -> None:
+        # The records first: once the file is there, nothing may fail any more. What an earlier
+        # output of that name left of them is replaced.
+        records = [path for path in self.payload.iterdir() if path.name != self.final.name]
+        published: list[Path] = []
+        try:
+            for path in records:
+                target = self.final.parent / path.name
+                os.replace(path, target)
+                published.append(target)
+            self._publish_file()
+        except BaseException:
+            for target in published:
+                target.unlink(missing_ok=True)
+            raise
+
+    def _publish_file(self) -> None:
         source = self.path(self.final.name)
         try:
             # Unlike rename(2), link(2) never replaces. The other name goes with the folder.
@@ -282,10 +298,6 @@ class OutputFile(Output):
                 raise
             # A file system without hard links: checked just before, which leaves a small gap.
             os.rename(source, self.final)
-        # The records beside it; what an earlier output of that name left is replaced.
-        for path in self.payload.iterdir():
-            if path.name != self.final.name:
-                os.replace(path, self.final.parent / path.name)
 
     def _refuse_existing(self) -> None:
         if os.path.lexists(self.final):

@@ -3,11 +3,14 @@
 from __future__ import annotations
 
 import contextlib
+import errno
+import os
 import shutil
 from pathlib import Path
 
 from quantd_server.checkpoint.output import working_directory
 from quantd_server.engine.events import QuantizationResult
+from quantd_server.errors import QuantdError
 
 
 def discard_unfinished(output_path: str, job_name: str) -> None:
@@ -18,11 +21,25 @@ def discard_unfinished(output_path: str, job_name: str) -> None:
 
 
 def remove_output(output_path: str, result: QuantizationResult) -> None:
-    """Remove the files that a job reported as its own, and its folder if nothing else is in it."""
+    """Remove the files that a job reported as its own, and its folder if nothing else is in it.
+
+    Raises QuantdError OUTPUT_NOT_WRITABLE.
+    """
     output = Path(output_path)
-    folder = output if output.is_dir() else output.parent
-    for file in result.files:
-        (folder / file.name).unlink(missing_ok=True)
+    # By its form, not by what is there: where an output is gone, its folder's files are others'.
+    folder = output.parent if output.suffix == ".gguf" else output
+    try:
+        for file in result.files:
+            if not (folder / file.name).is_dir():  # then it is somebody else's by now
+                (folder / file.name).unlink(missing_ok=True)
+    except OSError as error:
+        raise QuantdError(
+            reason="OUTPUT_NOT_WRITABLE",
+            field="delete_output",
+            kind="precondition",
+            message=f"the output cannot be removed: {os.strerror(error.errno or errno.EIO)}",
+            remedy="give the server's user permission to remove it, or delete the job alone",
+        ) from None
     if folder == output:
         with contextlib.suppress(OSError):  # somebody put files of their own there
             output.rmdir()

@@ -274,11 +274,13 @@ class JobService:
         while self._queue and len(self._running) < self._max_running:
             record = self._queue.popleft()
             name = record.job.name
+            # Now, not when the task gets its turn: a job is in the queue just as long as it is
+            # QUEUED, and may be cancelled before then.
+            record.update(state="RUNNING", start_time=time.time(), queue_position=0)
             self._running[name] = asyncio.create_task(self._run(record), name=name)
 
     async def _run(self, record: JobRecord) -> None:
         name = record.job.name
-        record.update(state="RUNNING", start_time=time.time(), queue_position=0)
         worker = record.worker = WorkerProcess()
         try:
             await worker.start(self._order(record))

@@ -62,7 +62,11 @@ class WorkerProcess:
         log = asyncio.create_task(self._collect_log())
         try:
             async for line in process.stdout:
-                yield _decode(line)
+                if line.endswith(b"\n"):  # the last words of a worker that was killed may not
+                    yield _decode(line)
+        except BaseException:
+            self.kill()
+            raise
         finally:
             if process.returncode is None:
                 await process.wait()

@@ -6,9 +6,11 @@ None has not been set; ``Method.resolve`` fills it.
 
 from __future__ import annotations
 
-from typing import Literal
+from typing import Literal, TypeVar
 
 import msgspec
+
+Config = TypeVar("Config", bound=msgspec.Struct)
 
 FourBitType = Literal["FP4", "NF4"]
 ComputeDtype = Literal["FLOAT32", "FLOAT16", "BFLOAT16"]
@@ -75,3 +77,13 @@ class MethodConfig(msgspec.Struct, frozen=True, kw_only=True, omit_defaults=True
     def of(cls, name: str, value: object) -> MethodConfig:
         """The message with the field ``name`` set to ``value``."""
         return cls(**{name: value})  # type: ignore[arg-type]
+
+
+def filled(config: Config, defaults: Config) -> Config:
+    """``config`` with the value of ``defaults`` in every field that has not been set."""
+    unset = {
+        field: getattr(defaults, field)
+        for field in config.__struct_fields__
+        if getattr(config, field) in (None, ())
+    }
+    return msgspec.structs.replace(config, **unset)

@@ -95,6 +95,6 @@ def _check_below(path: Path, roots: tuple[str, ...], field: str, kind: str) -> N
             reason="PATH_OUTSIDE_ROOTS",
             field=field,
             message=f"the path is not below an allowed {kind} root (links are followed)",
-            remedy=f"name a path below a {kind} root of the server, or start the server with "
+            remedy=f"name a path below one of the server's {kind} roots, or start the server with "
             f"--{kind}-root for it",
         )

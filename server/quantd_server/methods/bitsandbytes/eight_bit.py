@@ -4,8 +4,6 @@ from __future__ import annotations
 
 from typing import TYPE_CHECKING
 
-import msgspec
-
 from quantd_server.checkpoint.opening import Checkpoint
 from quantd_server.checkpoint.safetensors_layout import OutputTensor
 from quantd_server.errors import QuantdError, quoted
@@ -13,7 +11,7 @@ from quantd_server.methods.base import ChunkResult, TensorTask, WorkOptions, Wor
 from quantd_server.methods.bitsandbytes.config_json import eight_bit_json
 from quantd_server.methods.bitsandbytes.device_kernels import kernels
 from quantd_server.methods.bitsandbytes.selection import Selected, select
-from quantd_server.methods.configs import Bitsandbytes8BitConfig
+from quantd_server.methods.configs import Bitsandbytes8BitConfig, filled
 from quantd_server.methods.safetensors_work import (
     PlannedTensor,
     dropped_tensor,
@@ -43,8 +41,7 @@ class Bitsandbytes8Bit:
     single_file = False
 
     def resolve(self, config: Bitsandbytes8BitConfig) -> Bitsandbytes8BitConfig:
-        given = {key: value for key, value in msgspec.structs.asdict(config).items() if value}
-        return msgspec.structs.replace(DEFAULTS, **given)
+        return filled(config, DEFAULTS)
 
     def file_uris(self, config: Bitsandbytes8BitConfig) -> dict[str, str]:
         return {}

@@ -3,10 +3,8 @@
 from __future__ import annotations
 
 import math
-from collections.abc import Iterator
+from collections.abc import Iterable, Iterator
 from typing import TYPE_CHECKING, Any
-
-import msgspec
 
 from quantd_server.checkpoint.opening import Checkpoint
 from quantd_server.checkpoint.safetensors_layout import OutputTensor
@@ -32,7 +30,7 @@ from quantd_server.methods.base import (
 from quantd_server.methods.bitsandbytes.config_json import four_bit_json
 from quantd_server.methods.bitsandbytes.device_kernels import kernels
 from quantd_server.methods.bitsandbytes.selection import Selected, select
-from quantd_server.methods.configs import Bitsandbytes4BitConfig
+from quantd_server.methods.configs import Bitsandbytes4BitConfig, filled
 from quantd_server.methods.safetensors_work import (
     PlannedTensor,
     dropped_tensor,
@@ -75,8 +73,7 @@ class Bitsandbytes4Bit:
     single_file = False
 
     def resolve(self, config: Bitsandbytes4BitConfig) -> Bitsandbytes4BitConfig:
-        given = {key: value for key, value in msgspec.structs.asdict(config).items() if value}
-        return msgspec.structs.replace(DEFAULTS, **given)
+        return filled(config, DEFAULTS)
 
     def file_uris(self, config: Bitsandbytes4BitConfig) -> dict[str, str]:
         return {}
@@ -96,7 +93,11 @@ class Bitsandbytes4Bit:
             (_planned(tensor, config) for tensor in selection.tensors),
             source,
             four_bit_json(config),
-            (*selection.findings, *_unfit_findings(unfit, config, field)),
+            (
+                *selection.findings,
+                *_unfit_findings(unfit, config, field),
+                *_row_findings(selection.tensors, config, field),
+            ),
             options,
         )
 
@@ -127,6 +128,31 @@ def _unfit_findings(
             message=f"the codes of {count} weights do not fill whole items of "
             f"{config.bnb_4bit_quant_storage}: {', '.join(subjects)}",
             remedy="use UINT8",
+            subjects=subjects,
+            subject_count=count,
+        )
+
+
+def _row_findings(
+    tensors: Iterable[Selected], config: Bitsandbytes4BitConfig, field: str
+) -> Iterator[Finding]:
+    """Blocks are counted along the flattened weight; not every reader's kernel expects that."""
+    blocksize = config.blocksize or 64
+    odd = [
+        tensor.entry.name
+        for tensor in tensors
+        if tensor.action == "QUANTIZE" and tensor.linear_shape[1] % blocksize
+    ]
+    if odd:
+        subjects, count = subjects_of(odd)
+        yield Finding(
+            severity=Severity.WARNING,
+            field=f"{field}.blocksize",
+            reason="BLOCKS_CROSS_ROWS",
+            message=f"the rows of {count} weights are no multiple of {blocksize}, so blocks cross "
+            f"rows, which bitsandbytes 0.50 reads wrongly on a CPU: {', '.join(subjects[:3])}",
+            remedy="choose a blocksize that divides the rows, or load the result on a GPU",
+            kind="precondition",
             subjects=subjects,
             subject_count=count,
         )

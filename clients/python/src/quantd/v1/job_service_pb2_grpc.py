@@ -118,6 +118,7 @@ class JobServiceServicer(object):
         """Forgets a finished job, with its output if asked to.
 
         - FAILED_PRECONDITION, reason JOB_NOT_FINISHED: cancel it first.
+        - FAILED_PRECONDITION, reason OUTPUT_NOT_WRITABLE: its output cannot be removed; the job is kept.
         """
         context.set_code(grpc.StatusCode.UNIMPLEMENTED)
         context.set_details('Method not implemented!')

@@ -66,6 +66,7 @@ class JobServiceStub:
     """Forgets a finished job, with its output if asked to.
 
     - FAILED_PRECONDITION, reason JOB_NOT_FINISHED: cancel it first.
+    - FAILED_PRECONDITION, reason OUTPUT_NOT_WRITABLE: its output cannot be removed; the job is kept.
     """
 
 @_typing.type_check_only
@@ -106,6 +107,7 @@ class JobServiceAsyncStub(JobServiceStub):
     """Forgets a finished job, with its output if asked to.
 
     - FAILED_PRECONDITION, reason JOB_NOT_FINISHED: cancel it first.
+    - FAILED_PRECONDITION, reason OUTPUT_NOT_WRITABLE: its output cannot be removed; the job is kept.
     """
 
 class JobServiceServicer(metaclass=_abc_1.ABCMeta):
@@ -173,6 +175,7 @@ class JobServiceServicer(metaclass=_abc_1.ABCMeta):
         """Forgets a finished job, with its output if asked to.
 
         - FAILED_PRECONDITION, reason JOB_NOT_FINISHED: cancel it first.
+        - FAILED_PRECONDITION, reason OUTPUT_NOT_WRITABLE: its output cannot be removed; the job is kept.
         """
 
 def add_JobServiceServicer_to_server(servicer: JobServiceServicer, server: _typing.Union[_grpc.Server, _aio.Server]) -> None: ...

@@ -99,7 +99,9 @@ def test_a_plain_checkpoint_on_every_host():
     assert reasons(model, hosts.H100, "VLLM", "CUDA") == []
     assert reasons(model, hosts.H100, "SGLANG", "CUDA") == []
     assert reasons(model, hosts.NO_GPU, "TRANSFORMERS", "CPU") == []
-    assert reasons(model, hosts.NO_GPU, "VLLM", "CPU") == ["CUDA_DEVICE_MISSING"]
+    for parameters in (8 * 10**9, 10**12):  # its memory is not the question
+        absent = description(parameters), hosts.NO_GPU, "VLLM", "CPU"
+        assert reasons(*absent) == ["CUDA_DEVICE_MISSING"]
     assert reasons(model, hosts.T4, "VLLM", "CUDA") == ["BFLOAT16_SLOW", "MEMORY_TOO_SMALL"]
     assert reasons(model, hosts.APPLE, "TRANSFORMERS", "MPS") == []
     assert reasons(model, hosts.APPLE, "VLLM", "CPU") == ["CUDA_DEVICE_MISSING"]

@@ -39,7 +39,7 @@ class JobOptions:
             "--serve-target",
             panel=JOB,
             metavar="ENGINE[:CAPABILITY]",
-            help="Check that it will run there: transformers, llama_cpp, vllm:8.6, ... Repeatable.",
+            help="Check that it will run there: transformers, llama.cpp, vllm:8.6, ... Repeatable.",
         ),
     ] = None
     allow_non_finite: Annotated[

@@ -158,7 +158,8 @@ def _assess(
     if not any(finding.reason == "ENGINE_CANNOT_READ" for finding in findings):
         findings += _requirement_findings(path, device, host)
         findings += _bfloat16_findings(checkpoint, artifact, device)
-        findings += _memory_findings(path.engine, device, host, weights, tokens, token_bytes)
+        if device.kind == "CUDA" or path.engine not in CARD_ENGINES:
+            findings += _memory_findings(path.engine, device, host, weights, tokens, token_bytes)
     return LoadAssessment(
         engine=path.engine,
         device=device.kind,

@@ -38,6 +38,9 @@ class LoadPath(msgspec.Struct, frozen=True, kw_only=True):
     """Why no current version of the engine loads it; empty when they do."""
 
 
+_SGLANG = LoadPath(engine="SGLANG", packages={"sglang": ""}, min_compute_capability=(7, 5))
+"""The capability is that of its attention kernels, which ask for more than any method here."""
+
 _BITSANDBYTES = (
     LoadPath(
         engine="TRANSFORMERS",
@@ -48,11 +51,7 @@ _BITSANDBYTES = (
         packages={"vllm": "", "bitsandbytes": "0.46.1"},
         min_compute_capability=(7, 0),
     ),
-    LoadPath(
-        engine="SGLANG",
-        packages={"sglang": "", "bitsandbytes": "0.46.1"},
-        min_compute_capability=(7, 5),  # of its attention kernels, which is more than the method's
-    ),
+    msgspec.structs.replace(_SGLANG, packages={"sglang": "", "bitsandbytes": "0.46.1"}),
 )
 
 LOAD_PATHS: dict[str, tuple[LoadPath, ...]] = {
@@ -64,6 +63,7 @@ LOAD_PATHS: dict[str, tuple[LoadPath, ...]] = {
             packages={"torch": "", "transformers": "", "optimum": "1.24", "gptqmodel": "1.4.3"},
         ),
         LoadPath(engine="VLLM", packages={"vllm": ""}, min_compute_capability=(6, 0)),
+        _SGLANG,
     ),
     "awq": (
         LoadPath(
@@ -71,6 +71,7 @@ LOAD_PATHS: dict[str, tuple[LoadPath, ...]] = {
             packages={"torch": "", "transformers": "", "accelerate": "", "gptqmodel": ""},
         ),
         LoadPath(engine="VLLM", packages={"vllm": ""}, min_compute_capability=(7, 5)),
+        _SGLANG,
     ),
     "gguf": (
         LoadPath(engine="LLAMA_CPP"),
@@ -80,11 +81,7 @@ LOAD_PATHS: dict[str, tuple[LoadPath, ...]] = {
             packages={"vllm": "0.24", "vllm-gguf-plugin": ""},
             min_compute_capability=(6, 0),
         ),
-        LoadPath(
-            engine="SGLANG",
-            packages={"sglang": "", "gguf": "0.10"},
-            min_compute_capability=(7, 5),
-        ),
+        msgspec.structs.replace(_SGLANG, packages={"sglang": "", "gguf": "0.10"}),
     ),
     "aqlm": (
         LoadPath(
@@ -99,7 +96,7 @@ LOAD_PATHS: dict[str, tuple[LoadPath, ...]] = {
 PLAIN_PATHS = (
     LoadPath(engine="TRANSFORMERS", packages={"torch": "", "transformers": ""}),
     LoadPath(engine="VLLM", packages={"vllm": ""}, min_compute_capability=(7, 0)),
-    LoadPath(engine="SGLANG", packages={"sglang": ""}, min_compute_capability=(7, 5)),
+    _SGLANG,
 )
 """For a Hugging Face checkpoint that is not quantized."""
 

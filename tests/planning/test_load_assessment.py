@@ -183,6 +183,9 @@ def test_gguf_files_of_any_architecture():
     assert reasons(known, hosts.NO_GPU, "LLAMA_CPP", "CPU") == []
     assert reasons(known, hosts.APPLE, "LLAMA_CPP", "MPS") == []
     assert reasons(known, hosts.NO_GPU, "TRANSFORMERS", "CPU") == ["GGUF_DEQUANTIZED_AT_LOAD"]
+    assert reasons(known, hosts.H100, "VLLM", "CUDA") == []
+    without = hosts.with_packages(hosts.H100, vllm_gguf_plugin="")
+    assert reasons(known, without, "VLLM", "CUDA") == ["PACKAGE_MISSING"]
     other = msgspec.structs.replace(known, model_type="never_heard_of")
     assert reasons(other, hosts.NO_GPU, "LLAMA_CPP", "CPU") == []
     assert "GGUF_ARCHITECTURE_NOT_READ" in reasons(other, hosts.NO_GPU, "TRANSFORMERS", "CPU")

@@ -45,6 +45,9 @@ CARD_ENGINES = frozenset({"VLLM", "SGLANG"})
 _SHRUNK_TYPES = {"F64": 4, "F32": 2}
 """How many times smaller vLLM and SGLang make these: their dtype "auto" has 16 bits at most."""
 
+_SAID_BY_REQUIREMENTS = frozenset({"COMPUTE_CAPABILITY_TOO_LOW", "ENGINE_PLUGIN_NEEDED"})
+"""Of a host that is there, the requirements name the card and the package that is missing."""
+
 _SPREADING = {
     "TRANSFORMERS": 'device_map="auto"',
     "VLLM": "--tensor-parallel-size or --pipeline-parallel-size",
@@ -177,7 +180,7 @@ def _format_findings(
 ) -> Iterator[Finding]:
     if artifact is not None:
         for finding in engine_findings(artifact, engine, _capability(device)):
-            if finding.reason != "COMPUTE_CAPABILITY_TOO_LOW":  # said with the card's name below
+            if finding.reason not in _SAID_BY_REQUIREMENTS:
                 yield finding
     elif engine == "LLAMA_CPP":
         yield _finding(

@@ -8,10 +8,17 @@ from collections import Counter
 from collections.abc import Mapping
 from typing import Any
 
+import msgspec
+
 from quantd_server.checkpoint.huggingface import HuggingFaceCheckpoint
 from quantd_server.checkpoint.layout import model_layout
 from quantd_server.checkpoint.opening import Checkpoint, GgufCheckpoint, open_checkpoint
 from quantd_server.errors import Finding, Severity
+from quantd_server.methods.configs import GgufConfig, MethodConfig
+from quantd_server.methods.gguf.file_types import FILE_TYPES
+from quantd_server.planning.config_parsing.gguf import FILE_TYPE
+from quantd_server.planning.config_parsing.parsed import ParsedConfig
+from quantd_server.planning.config_parsing.parsing import parse_config
 from quantd_server.planning.report import (
     CheckpointDescription,
     DtypeSummary,
@@ -55,7 +62,7 @@ def inspect(uri: str, roots: Roots, *, offset: int, page_size: int) -> Inspectio
             for entry in (checkpoint.tensors[name],)
         ),
         next_offset=end if page_size and end < len(names) else None,
-        findings=(LOADS_NOT_ASSESSED,),
+        findings=(*quantization_findings(checkpoint), LOADS_NOT_ASSESSED),
     )
 
 
@@ -65,18 +72,44 @@ def existing_quantization(checkpoint: Checkpoint) -> ExistingQuantization | None
         config = checkpoint.quantization_config
         if config is None:
             return None
+        parsed = _parsed(config)
         return ExistingQuantization(
-            quant_method=_quant_method(config),
+            quant_method=parsed.quant_method or "unknown",
+            method=parsed.method,
             config_json=json.dumps(config, sort_keys=True, separators=(",", ":")),
         )
     quantized = any(entry.dtype not in FLOAT_TYPES for entry in checkpoint.tensors.values())
-    return ExistingQuantization(quant_method="gguf") if quantized else None
+    if not quantized:
+        return None
+    return ExistingQuantization(quant_method="gguf", method=_gguf_method(checkpoint))
 
 
-def _quant_method(config: Mapping[str, Any]) -> str:
-    if "quant_method" in config:
-        return str(config["quant_method"])
-    return "bitsandbytes" if config.get("load_in_4bit") or config.get("load_in_8bit") else "unknown"
+def quantization_findings(checkpoint: Checkpoint) -> tuple[Finding, ...]:
+    """What is odd about the `quantization_config` of a checkpoint.
+
+    None of them is an ERROR: whether the configuration is one that quantd would accept does not
+    decide what can be done with the checkpoint.
+    """
+    if not isinstance(checkpoint, HuggingFaceCheckpoint) or checkpoint.quantization_config is None:
+        return ()
+    return tuple(
+        msgspec.structs.replace(finding, severity=Severity.WARNING, kind="precondition")
+        if finding.severity is Severity.ERROR
+        else finding
+        for finding in _parsed(checkpoint.quantization_config).findings
+    )
+
+
+def _parsed(config: Mapping[str, Any]) -> ParsedConfig:
+    return parse_config(json.dumps({"quantization_config": config}))
+
+
+def _gguf_method(checkpoint: GgufCheckpoint) -> MethodConfig | None:
+    """As far as the file says: its file type, if that is one of the spec."""
+    written = checkpoint.metadata.get("general.file_type")
+    names = {entry.id: name for name, entry in FILE_TYPES.items() if name in FILE_TYPE.names}
+    name = names.get(written.value) if written and isinstance(written.value, int) else None
+    return MethodConfig(gguf=GgufConfig(file_type=name)) if name else None
 
 
 def describe(uri: str, checkpoint: Checkpoint) -> CheckpointDescription:

@@ -17,7 +17,7 @@ from quantd_server.host.cpu import usable_cores
 from quantd_server.host.devices import cuda_devices
 from quantd_server.methods.base import TensorTask, WorkOptions, WorkPlan
 from quantd_server.methods.configs import MethodConfig
-from quantd_server.methods.registry import METHODS
+from quantd_server.methods.registry import METHODS, UNAVAILABLE
 from quantd_server.planning.inspection import existing_quantization
 from quantd_server.planning.output_rules import output_findings
 from quantd_server.planning.report import Plan, PlanReport, TensorPlan
@@ -29,8 +29,11 @@ _WEIGHT = {Severity.ERROR: 0, Severity.WARNING: 1, Severity.INFO: 2}
 def plan(spec: QuantizationSpec, roots: Roots, *, offset: int, page_size: int) -> PlanReport:
     """The plan of ``spec`` with the tasks [offset, offset + page_size) listed.
 
-    Raises QuantdError when the source is not there, not allowed, or damaged.
+    Raises QuantdError when the source is not there, not allowed, or damaged, and when this version
+    does not quantize with the method.
     """
+    if spec.method.name in UNAVAILABLE:
+        raise QuantdError.from_finding(UNAVAILABLE[spec.method.name])
     source = roots.source(spec.source_uri)
     checkpoint = open_checkpoint(source)
     method = METHODS[spec.method.name]

@@ -92,12 +92,7 @@ def _gpt2_shapes(config: Mapping[str, Any]) -> dict[str, tuple[int, ...]]:
         "transformer.wpe.weight": (config["n_positions"], hidden),
     }
     # A Conv1D stores its weight as [in, out].
-    layers = {
-        "attn.c_attn": (1, 3),
-        "attn.c_proj": (1, 1),
-        "mlp.c_fc": (1, 4),
-        "mlp.c_proj": (4, 1),
-    }
+    layers = {"attn.c_attn": (1, 3), "attn.c_proj": (1, 1), "mlp.c_fc": (1, 4), "mlp.c_proj": (4, 1)}
     norms = ["ln_f"]
     for layer in range(config["n_layer"]):
         norms += [f"h.{layer}.ln_1", f"h.{layer}.ln_2"]

@@ -165,7 +165,9 @@ def test_weights_that_are_not_finite_are_refused(
     tmp_path, monkeypatch, method, config, value, name, index
 ) -> None:
     monkeypatch.setattr(chunks, "CHUNK_ELEMENTS", 4096)
-    source = tiny_models.write(tmp_path / "source", changes=with_value(name, index, value), **SIZES)
+    source = tiny_models.write(
+        tmp_path / "source", changes=with_value(name, index, value), **SIZES
+    )
     report = planned(specification(source, output_path(tmp_path, method), method, config))
     before = sorted(tmp_path.rglob("*"))
     error = fails(work_order(report), "NON_FINITE_WEIGHTS")
@@ -177,9 +179,15 @@ def test_weights_that_are_not_finite_are_refused(
 
 @each_method
 @pytest.mark.parametrize("value", [np.nan, -np.inf])
-def test_allowed_they_become_zero_where_they_are_quantized(tmp_path, method, config, value) -> None:
-    broken = tiny_models.write(tmp_path / "broken", changes=with_value(Q_PROJ, 300, value), **SIZES)
-    zeroed = tiny_models.write(tmp_path / "zeroed", changes=with_value(Q_PROJ, 300, 0.0), **SIZES)
+def test_allowed_they_become_zero_where_they_are_quantized(
+    tmp_path, method, config, value
+) -> None:
+    broken = tiny_models.write(
+        tmp_path / "broken", changes=with_value(Q_PROJ, 300, value), **SIZES
+    )
+    zeroed = tiny_models.write(
+        tmp_path / "zeroed", changes=with_value(Q_PROJ, 300, 0.0), **SIZES
+    )
     outputs = [tmp_path / "a", tmp_path / "b"]
     for folder in outputs:
         folder.mkdir()

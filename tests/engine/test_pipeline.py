@@ -226,7 +226,9 @@ def test_generated_tensors_are_written() -> None:
     written = []
     generated = task("a", 4)
     generated = TensorTask(
-        **{field: getattr(generated, field) for field in ("target_name", "target_type", "parts")},
+        **{
+            field: getattr(generated, field) for field in ("target_name", "target_type", "parts")
+        },
         source=None,
         shape=(3,),
         action="GENERATE",

@@ -192,9 +192,8 @@ def test_a_stored_copy_of_a_tied_head_is_left_out(tmp_path) -> None:
 def test_the_whole_folder_is_usable(tmp_path) -> None:
     source = tiny_models.write(tmp_path / "source")
     output = ours(source, tmp_path / "ours", NF4)
-    assert (
-        AutoTokenizer.from_pretrained(output)("the cat")["input_ids"]
-        == (AutoTokenizer.from_pretrained(source)("the cat")["input_ids"])
+    assert AutoTokenizer.from_pretrained(output)("the cat")["input_ids"] == (
+        AutoTokenizer.from_pretrained(source)("the cat")["input_ids"]
     )
     assert {path.name for path in output.iterdir()} == {
         "config.json",

@@ -127,9 +127,7 @@ def test_disk_too_small(tmp_path, source, monkeypatch) -> None:
     needed = planned(specification(source, "", "bitsandbytes_4bit")).plan.output_bytes
     spare = 64 << 20
     for free, expected in ((needed + spare - 1, ["DISK_TOO_SMALL"]), (needed + spare, [])):
-        monkeypatch.setattr(
-            shutil, "disk_usage", lambda path, free=free: DiskUsage(1 << 40, 0, free)
-        )
+        monkeypatch.setattr(shutil, "disk_usage", lambda path, free=free: DiskUsage(1 << 40, 0, free))
         assert reasons(source, tmp_path / "output", "bitsandbytes_4bit") == expected
 
 

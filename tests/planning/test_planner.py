@@ -154,7 +154,9 @@ def test_our_own_outputs_are_already_quantized(tmp_path, method) -> None:
 def test_all_problems_are_told_at_once_and_errors_first(tmp_path) -> None:
     source = tiny_models.write(tmp_path / "source")
     config = {"llm_int8_skip_modules": ["no_such_module", "("]}
-    spec = specification(source, source / "output.gguf", "bitsandbytes_8bit", config, device="MPS")
+    spec = specification(
+        source, source / "output.gguf", "bitsandbytes_8bit", config, device="MPS"
+    )
     report = planned(spec)
     assert sorted(finding.reason for finding in report.findings) == [
         "DEVICE_NOT_AVAILABLE",

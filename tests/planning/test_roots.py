@@ -75,11 +75,7 @@ def test_a_root_name_that_begins_like_an_allowed_one(tmp_path, roots) -> None:
     "path", ["secret/tiny", "models/../secret/tiny", "models/tiny/../../secret", "", ".."]
 )
 def test_outside(tmp_path, roots, path) -> None:
-    for uri in (
-        f"{tmp_path}/{path}",
-        f"file://{tmp_path}/{path}",
-        f"file://{tmp_path}/{quote(path)}",
-    ):
+    for uri in (f"{tmp_path}/{path}", f"file://{tmp_path}/{path}", f"file://{tmp_path}/{quote(path)}"):
         assert reason(roots.source, uri) == "PATH_OUTSIDE_ROOTS"
         assert reason(roots.output, uri) == "PATH_OUTSIDE_ROOTS"
     encoded = f"file://{tmp_path}/models/%2e%2e/secret"

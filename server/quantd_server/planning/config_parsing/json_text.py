@@ -57,6 +57,11 @@ def child(path: str, key: str) -> str:
     return f"{path}[{quoted(key)}]"
 
 
+def below(path: str, place: str) -> str:
+    """``place``, a path inside the value at ``path``, from where ``path`` starts."""
+    return f"{path}.{place}" if place and not place.startswith("[") else path + place
+
+
 def defects(value: Any, path: str) -> Iterator[tuple[str, str, str]]:
     """(path, reason, message) of each thing in ``value`` that JSON does not define the meaning of.
 

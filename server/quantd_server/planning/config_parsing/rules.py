@@ -15,7 +15,7 @@ from quantd_server.errors import quoted
 
 
 class ValueRefusedError(Exception):
-    """A value that a rule does not allow. ``place`` is the path below the value: "[3]"."""
+    """A value that a rule does not allow. ``place`` is a path inside it, such as "[3]"."""
 
     def __init__(self, reason: str, message: str, place: str = "") -> None:
         super().__init__(message)

@@ -15,7 +15,7 @@ from typing import Any
 from quantd_server.errors import Finding, Severity
 from quantd_server.methods.base import subjects_of
 from quantd_server.methods.configs import AnyConfig
-from quantd_server.planning.config_parsing.json_text import child
+from quantd_server.planning.config_parsing.json_text import below, child
 from quantd_server.planning.config_parsing.parsed import MAX_FINDINGS, Notes
 from quantd_server.planning.config_parsing.rules import (
     Anything,
@@ -164,7 +164,7 @@ def _read_field(
 
 
 def _refuse(refusal: ValueRefusedError, place: str, rule: Check, notes: Notes) -> None:
-    at = place + refusal.place
+    at = below(place, refusal.place)
     notes.refuse(
         at,
         refusal.reason,

@@ -155,6 +155,14 @@ def test_odd_json(text: str, field: str, reason: str):
     assert only_finding(text) == (field, reason)
 
 
+def test_of_very_many_problems_the_first_are_listed():
+    config = {"quant_method": "gptq", **{f"k{n}": n for n in range(1000)}}
+    answer = parsed(json.dumps(config))
+    assert len(answer.unknown_fields) == 1000
+    assert len(answer.findings) == MAX_FINDINGS
+    assert {finding.reason for finding in answer.findings} == {"UNKNOWN_FIELDS", "MORE_FINDINGS"}
+
+
 def test_duplicates_outside_the_configuration_do_not_matter():
     text = '{"a": 1, "a": 2, "quantization_config": {"load_in_4bit": true}}'
     assert parsed(text).method is not None

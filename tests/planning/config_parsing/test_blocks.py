@@ -83,6 +83,12 @@ def test_no_configuration_is_not_quantized(text: str):
     assert parsed == ParsedConfig(status="NOT_QUANTIZED")
 
 
+def test_a_name_beside_that_of_a_model_is_not_overlooked():
+    parsed = parse_config('{"model_type": "llama", "quant_method": "gptq", "bits": 4}')
+    assert parsed.status == "SERVED"
+    assert parsed.unknown_fields == ("model_type",)
+
+
 def test_the_packages_of_a_reader_are_named_with_their_versions():
     packages = parse_config('{"load_in_4bit": true}').required_packages
     versions = {package.name: package.version for package in packages}

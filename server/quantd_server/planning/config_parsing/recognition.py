@@ -72,7 +72,7 @@ def locate(root: Mapping[str, Any], notes: Notes) -> Block | None:
             )
             return None
     is_model = any(key in root for key in (*_KEYS, *_MODEL_MARKS))
-    return None if is_model or not root else Block(root, "")
+    return None if not root or (is_model and "quant_method" not in root) else Block(root, "")
 
 
 def recognize(block: Block, notes: Notes) -> tuple[str, MethodTable | KnownMethod | None]:

@@ -70,12 +70,6 @@ async def test_methods_that_come_later_are_listed_and_refused(stub):
             assert name in refusal.message
 
 
-async def test_parse_config_is_unimplemented_with_details(stub):
-    refusal = await refused(stub.ParseConfig(v1.ParseConfigRequest(config_json="{}")))
-    assert refusal.code is grpc.StatusCode.UNIMPLEMENTED
-    assert refusal.reason == "NOT_IMPLEMENTED"
-
-
 async def test_quantize_streams_the_new_job(scripted, stub, jobs):
     request = v1.QuantizeRequest(spec=SPEC_MESSAGE, labels={"team": "a"})
     events = [answer.event async for answer in stub.Quantize(request)]

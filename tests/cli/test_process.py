@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import json
 import os
 import signal
 import subprocess
@@ -174,6 +175,38 @@ def test_plan_through_a_private_server(checkpoint):
     assert code == 0, stdout + stderr
     assert "model.layers.1.mlp.down_proj.weight" in stdout
     assert "executable" in stdout
+
+
+def test_a_quantization_config_of_hugging_face_says_what_to_do(checkpoint, tmp_path):
+    file = tmp_path / "config.json"
+    block = {"load_in_4bit": True, "bnb_4bit_quant_type": "nf4", "bnb_4bit_use_double_quant": True}
+    file.write_text(json.dumps({"model_type": "llama", "quantization_config": block}))
+    code, stdout, stderr = run("plan", str(checkpoint), "--config", str(file), "--json")
+    assert code == 0, stderr
+    config = json.loads(stdout)["plan"]["method"]["bitsandbytes_4bit"]
+    assert config["bnb_4bit_quant_type"] == "FOUR_BIT_TYPE_NF4"
+    assert config["bnb_4bit_use_double_quant"] is True
+    code, _, stderr = run("quantize", str(checkpoint), "--config", '{"load_in_8bit": true}')
+    assert code == 0, stderr
+    written = json.loads((checkpoint.with_name("tiny-int8") / "config.json").read_text())
+    assert written["quantization_config"]["load_in_8bit"] is True
+
+
+@pytest.mark.parametrize(
+    ("config", "message"),
+    [
+        ('{"load_in_4bit": true, "bnb_4bit_quant_type": "nf5"}', "bnb_4bit_quant_type"),
+        ('{"load_in_4bit": true, "x": 1}', "UNKNOWN_FIELDS"),
+        ('{"quant_method": "fp8"}', "method 'fp8' is not one this server knows to make"),
+        ('{"model_type": "llama"}', "there is no quantization_config in it"),
+        ('{"quant_method": "gptq", "bits": 4}', "does not quantize with gptq"),
+    ],
+)
+def test_a_quantization_config_that_will_not_do_ends_the_command(checkpoint, config, message):
+    code, _, stderr = run("plan", str(checkpoint), "--config", config)
+    assert code != 0
+    assert message in " ".join(stderr.split())
+    assert "Traceback" not in stderr
 
 
 def test_a_source_that_is_not_there_ends_with_3(tmp_path):

@@ -19,7 +19,6 @@ from quantd_server.engine.specification import QuantizationSpec
 from quantd_server.errors import Finding, QuantdError, Severity
 from quantd_server.jobs.job import Job
 from quantd_server.jobs.service import JobService
-from quantd_server.methods.configs import MethodConfig
 from quantd_server.planning.planner_process import Planner
 from quantd_server.planning.report import PlanReport
 
@@ -61,12 +60,8 @@ class QuantizationServicer(v1.QuantizationServiceServicer):
     async def ParseConfig(  # noqa: N802
         self, request: v1.ParseConfigRequest, context: Context
     ) -> v1.ParseConfigResponse:
-        raise QuantdError(
-            reason="NOT_IMPLEMENTED",
-            kind="unimplemented",
-            message="this version of quantd does not parse quantization_config",
-            remedy="give the typed configuration, or use a newer server",
-        )
+        parsed = await self._planner.parse_config(request.config_json)
+        return to_message(parsed, v1.ParseConfigResponse)
 
     async def PlanQuantization(  # noqa: N802
         self, request: v1.PlanQuantizationRequest, context: Context
@@ -120,10 +115,10 @@ class QuantizationServicer(v1.QuantizationServiceServicer):
 
 def _domain_spec(message: v1.QuantizationSpec) -> QuantizationSpec:
     """The spec in domain terms. Raises QuantdError NOT_IMPLEMENTED for methods not served yet."""
-    method = message.method.WhichOneof("config")
-    if method not in MethodConfig.__struct_fields__:
-        from quantd_server.methods.registry import UNAVAILABLE
+    from quantd_server.methods.registry import UNAVAILABLE  # late: methods are many modules
 
+    method = message.method.WhichOneof("config")
+    if method in UNAVAILABLE:
         raise QuantdError.from_finding(UNAVAILABLE[method])
     return from_message(message, QuantizationSpec)
 

@@ -191,14 +191,22 @@ def method_config(options: MethodOptions, client: quantd.Client) -> quantd.Metho
     typed = _typed(text)
     if typed is not None:
         return typed
-    from quantd_server.cli.findings import refuse
+    from rich.markup import escape
+
+    from quantd import v1
+    from quantd_server.cli.findings import print_findings, refuse
     from quantd_server.cli.printing import messages
 
     answer = client.parse_config(text)
     if not answer.HasField("method"):
-        name = answer.quant_method
-        messages().print(f"quantd: --config: method {name!r} is not one this server quantizes with")
+        reason = {
+            v1.ConfigStatus.CONFIG_STATUS_NOT_QUANTIZED: "there is no quantization_config in it",
+            v1.ConfigStatus.CONFIG_STATUS_SERVED: f"this {answer.quant_method} makes no sense",
+        }.get(answer.status, f"method {answer.quant_method!r} is not one this server knows to make")
+        messages().print(f"quantd: --config: {escape(reason)}")
         refuse(answer.findings)
+    severities = (v1.Severity.SEVERITY_ERROR, v1.Severity.SEVERITY_WARNING)
+    print_findings((f for f in answer.findings if f.severity in severities), messages())
     return answer.method
 
 
@@ -277,7 +285,7 @@ def config_text(config: str) -> str:
             raise typer.BadParameter(f"--config: cannot read {config!r}: {error}") from None
     try:
         parsed = json.loads(text)
-    except json.JSONDecodeError as error:
+    except (json.JSONDecodeError, RecursionError) as error:
         raise typer.BadParameter(f"--config is not JSON: {error}") from None
     if not isinstance(parsed, dict):
         raise typer.BadParameter("--config has to be a JSON object")

@@ -38,6 +38,77 @@ class Bitsandbytes4BitConfig(msgspec.Struct, frozen=True, kw_only=True):
     llm_int8_enable_fp32_cpu_offload: bool | None = None
 
 
+GptqFormat = Literal["GPTQ", "GPTQ_V2"]
+
+
+class GptqModuleRule(msgspec.Struct, frozen=True, kw_only=True):
+    """Settings for the modules whose name matches a pattern (RE2, searched)."""
+
+    pattern: str
+    exclude: bool = False
+    bits: int | None = None
+    group_size: int | None = None
+    sym: bool | None = None
+    desc_act: bool | None = None
+
+
+class GptqConfig(msgspec.Struct, frozen=True, kw_only=True):
+    """GPTQ; see `GptqConfig` in the spec."""
+
+    bits: int | None = None
+    group_size: int | None = None
+    damp_percent: float | None = None
+    damp_auto_increment: float | None = None
+    desc_act: bool | None = None
+    act_group_aware: bool | None = None
+    sym: bool | None = None
+    true_sequential: bool | None = None
+    static_groups: bool | None = None
+    mse: float | None = None
+    block_size: int | None = None
+    lm_head: bool | None = None
+    format: GptqFormat | None = None
+    dynamic: tuple[GptqModuleRule, ...] = ()
+
+
+AwqFormat = Literal["GEMM", "GEMV", "GEMV_FAST", "LLM_AWQ"]
+
+
+class AwqConfig(msgspec.Struct, frozen=True, kw_only=True):
+    """AWQ; see `AwqConfig` in the spec."""
+
+    bits: int | None = None
+    group_size: int | None = None
+    zero_point: bool | None = None
+    format: AwqFormat | None = None
+    modules_to_not_convert: tuple[str, ...] = ()
+    n_grid: int | None = None
+    duo_scaling: bool | None = None
+    apply_clip: bool | None = None
+    max_shrink: float | None = None
+
+
+class AqlmConfig(msgspec.Struct, frozen=True, kw_only=True):
+    """AQLM; see `AqlmConfig` in the spec."""
+
+    num_codebooks: int | None = None
+    nbits_per_codebook: int | None = None
+    in_group_size: int | None = None
+    out_group_size: int | None = None
+    linear_weights_not_to_quantize: tuple[str, ...] = ()
+    relative_mse_tolerance: float | None = None
+    max_epochs: int | None = None
+    steps_per_epoch: int | None = None
+    lr: float | None = None
+    beam_size: int | None = None
+    init_max_iter: int | None = None
+    init_max_points_per_centroid: int | None = None
+    finetune_max_epochs: int | None = None
+    finetune_lr: float | None = None
+    finetune_batch_size: int | None = None
+    finetune_early_stop: int | None = None
+
+
 class GgufTensorRule(msgspec.Struct, frozen=True, kw_only=True):
     """A type for the tensors whose name matches a pattern (RE2, searched)."""
 
@@ -56,12 +127,25 @@ class GgufConfig(msgspec.Struct, frozen=True, kw_only=True):
     imatrix_uri: str | None = None
 
 
+AnyConfig = (
+    Bitsandbytes8BitConfig
+    | Bitsandbytes4BitConfig
+    | GptqConfig
+    | AwqConfig
+    | GgufConfig
+    | AqlmConfig
+)
+
+
 class MethodConfig(msgspec.Struct, frozen=True, kw_only=True, omit_defaults=True):
-    """Exactly one of these is set; methods that are not served have no typed configuration."""
+    """Exactly one of these is set, whether or not this server can quantize with it."""
 
     bitsandbytes_8bit: Bitsandbytes8BitConfig | None = None
     bitsandbytes_4bit: Bitsandbytes4BitConfig | None = None
+    gptq: GptqConfig | None = None
+    awq: AwqConfig | None = None
     gguf: GgufConfig | None = None
+    aqlm: AqlmConfig | None = None
 
     @property
     def name(self) -> str:
@@ -69,7 +153,7 @@ class MethodConfig(msgspec.Struct, frozen=True, kw_only=True, omit_defaults=True
         return next(name for name in self.__struct_fields__ if getattr(self, name) is not None)
 
     @property
-    def value(self) -> Bitsandbytes8BitConfig | Bitsandbytes4BitConfig | GgufConfig:
+    def value(self) -> AnyConfig:
         """The configuration that is set."""
         return getattr(self, self.name)
 

@@ -16,6 +16,11 @@ from quantd_server.checkpoint.layout_findings import layout_findings
 from quantd_server.checkpoint.opening import Checkpoint, GgufCheckpoint, open_checkpoint
 from quantd_server.errors import Finding, Severity
 from quantd_server.host.description import Host
+from quantd_server.methods.configs import GgufConfig, MethodConfig
+from quantd_server.methods.gguf.file_types import FILE_TYPES
+from quantd_server.planning.config_parsing.gguf import FILE_TYPE
+from quantd_server.planning.config_parsing.parsed import ParsedConfig
+from quantd_server.planning.config_parsing.parsing import parse_config
 from quantd_server.planning.load_assessment import assess_loads
 from quantd_server.planning.report import (
     CheckpointDescription,
@@ -70,7 +75,7 @@ def inspect(
             for entry in (checkpoint.tensors[name],)
         ),
         next_offset=end if page_size and end < len(names) else None,
-        findings=tuple(findings),
+        findings=(*findings, *quantization_findings(checkpoint)),
         loads=assess_loads(description, host, context_length),
     )
 
@@ -122,18 +127,44 @@ def existing_quantization(checkpoint: Checkpoint) -> ExistingQuantization | None
         config = checkpoint.quantization_config
         if config is None:
             return None
+        parsed = _parsed(config)
         return ExistingQuantization(
-            quant_method=_quant_method(config),
+            quant_method=parsed.quant_method or "unknown",
+            method=parsed.method,
             config_json=json.dumps(config, sort_keys=True, separators=(",", ":")),
         )
     quantized = any(entry.dtype not in FLOAT_TYPES for entry in checkpoint.tensors.values())
-    return ExistingQuantization(quant_method="gguf") if quantized else None
+    if not quantized:
+        return None
+    return ExistingQuantization(quant_method="gguf", method=_gguf_method(checkpoint))
 
 
-def _quant_method(config: Mapping[str, Any]) -> str:
-    if "quant_method" in config:
-        return str(config["quant_method"])
-    return "bitsandbytes" if config.get("load_in_4bit") or config.get("load_in_8bit") else "unknown"
+def quantization_findings(checkpoint: Checkpoint) -> tuple[Finding, ...]:
+    """What is odd about the `quantization_config` of a checkpoint.
+
+    None of them is an ERROR: whether the configuration is one that quantd would accept does not
+    decide what can be done with the checkpoint.
+    """
+    if not isinstance(checkpoint, HuggingFaceCheckpoint) or checkpoint.quantization_config is None:
+        return ()
+    return tuple(
+        msgspec.structs.replace(finding, severity=Severity.WARNING, kind="precondition")
+        if finding.severity is Severity.ERROR
+        else finding
+        for finding in _parsed(checkpoint.quantization_config).findings
+    )
+
+
+def _parsed(config: Mapping[str, Any]) -> ParsedConfig:
+    return parse_config(json.dumps({"quantization_config": config}))
+
+
+def _gguf_method(checkpoint: GgufCheckpoint) -> MethodConfig | None:
+    """As far as the file says: its file type, if that is one of the spec."""
+    written = checkpoint.metadata.get("general.file_type")
+    names = {entry.id: name for name, entry in FILE_TYPES.items() if name in FILE_TYPE.names}
+    name = names.get(written.value) if written and isinstance(written.value, int) else None
+    return MethodConfig(gguf=GgufConfig(file_type=name)) if name else None
 
 
 def describe(uri: str, checkpoint: Checkpoint, layout: ModelLayout | None) -> CheckpointDescription:

@@ -17,7 +17,7 @@ from quantd_server.host.description import Host
 from quantd_server.methods.base import TensorTask, WorkOptions, WorkPlan
 from quantd_server.methods.configs import Bitsandbytes4BitConfig, MethodConfig
 from quantd_server.methods.gguf.architectures import FAMILIES
-from quantd_server.methods.registry import METHODS
+from quantd_server.methods.registry import METHODS, UNAVAILABLE
 from quantd_server.planning.capability_report import usable_devices
 from quantd_server.planning.inspection import existing_quantization
 from quantd_server.planning.output_rules import output_findings
@@ -33,8 +33,11 @@ def plan(
 ) -> PlanReport:
     """The plan of ``spec`` on ``host`` with the tasks [offset, offset + page_size) listed.
 
-    Raises QuantdError when the source is not there, not allowed, or damaged.
+    Raises QuantdError when the source is not there, not allowed, or damaged, and when this version
+    does not quantize with the method.
     """
+    if spec.method.name in UNAVAILABLE:
+        raise QuantdError.from_finding(UNAVAILABLE[spec.method.name])
     source = roots.source(spec.source_uri)
     checkpoint = open_checkpoint(source)
     method = METHODS[spec.method.name]

@@ -20,6 +20,7 @@ import msgspec
 from quantd_server.engine.specification import QuantizationSpec
 from quantd_server.errors import Finding, QuantdError
 from quantd_server.host.description import Host, refresh
+from quantd_server.planning.config_parsing.parsed import ParsedConfig
 from quantd_server.planning.report import InspectionReport, PlanReport
 from quantd_server.planning.roots import Roots
 
@@ -49,6 +50,15 @@ class InspectCall(msgspec.Struct, frozen=True, kw_only=True, tag="inspect"):
     context_length: int | None
     offset: int
     page_size: int
+
+
+class ParseConfigCall(msgspec.Struct, frozen=True, kw_only=True, tag="parse_config"):
+    """Ask what a `quantization_config` means: a megabyte of JSON is work, too."""
+
+    text: str
+
+
+Call = PlanCall | InspectCall | ParseConfigCall
 
 
 class Answer(msgspec.Struct, frozen=True, kw_only=True, tag="answer"):
@@ -104,12 +114,16 @@ class Planner:
         )
         return msgspec.json.decode(await self._call(call), type=InspectionReport)
 
+    async def parse_config(self, text: str) -> ParsedConfig:
+        """See ``config_parsing.parse_config``."""
+        return msgspec.json.decode(await self._call(ParseConfigCall(text=text)), type=ParsedConfig)
+
     async def close(self) -> None:
         """End the process."""
         async with self._lock:
             await self._end()
 
-    async def _call(self, call: PlanCall | InspectCall) -> bytes:
+    async def _call(self, call: Call) -> bytes:
         async with self._lock:
             process = await self._ensure_running()
             assert process.stdin is not None and process.stdout is not None
@@ -126,7 +140,7 @@ class Planner:
                 line = b""
             if not line:
                 await self._end()
-                raise _too_hard()
+                raise _too_hard(call)
         reply: Reply = _decode_reply(line)
         match reply:
             case Answer():
@@ -158,7 +172,16 @@ class Planner:
             await process.wait()
 
 
-def _too_hard() -> QuantdError:
+def _too_hard(call: Call) -> QuantdError:
+    if isinstance(call, ParseConfigCall):
+        return QuantdError(
+            reason="PLANNING_FAILED",
+            field="config_json",
+            kind="precondition",
+            message=f"the text takes more time or memory than is allowed ({TIMEOUT_SECONDS:g} s, "
+            f"{MEMORY_LIMIT_BYTES >> 30} GiB)",
+            remedy="send the quantization_config alone",
+        )
     return QuantdError(
         reason="PLANNING_FAILED",
         field="spec.source_uri",
@@ -169,8 +192,9 @@ def _too_hard() -> QuantdError:
     )
 
 
-def _answer(call: PlanCall | InspectCall, host: Host) -> Reply:
+def _answer(call: Call, host: Host) -> Reply:
     # Imported here, so that the server, which imports this module, stays free of them.
+    from quantd_server.planning.config_parsing.parsing import parse_config
     from quantd_server.planning.inspection import inspect
     from quantd_server.planning.planner import plan
 
@@ -190,6 +214,8 @@ def _answer(call: PlanCall | InspectCall, host: Host) -> Reply:
                     offset=call.offset,
                     page_size=call.page_size,
                 )
+            case ParseConfigCall():
+                report = parse_config(call.text)
         return Answer(value=msgspec.Raw(msgspec.json.encode(report)))
     except QuantdError as error:
         finding = error.finding
@@ -198,7 +224,7 @@ def _answer(call: PlanCall | InspectCall, host: Host) -> Reply:
             finding = msgspec.structs.replace(finding, field=field)
         return Refusal(finding=finding)
     except MemoryError:
-        return Refusal(finding=_too_hard().finding)
+        return Refusal(finding=_too_hard(call).finding)
     except Exception:  # noqa: BLE001 - one bad source must not end the process for the others
         traceback.print_exc()
         return Fault()
@@ -215,7 +241,7 @@ def main() -> None:
     for room in ("inspection", "planner"):  # now, so that the first call need not wait for it
         importlib.import_module(f"quantd_server.planning.{room}")
     host = describe_host()
-    decode = msgspec.json.Decoder(PlanCall | InspectCall).decode
+    decode = msgspec.json.Decoder(Call).decode
     for line in sys.stdin.buffer:
         reply = _answer(decode(line), refresh(host))
         sys.stdout.buffer.write(msgspec.json.encode(reply) + b"\n")

@@ -87,6 +87,7 @@ class ExistingQuantization(msgspec.Struct, frozen=True, kw_only=True):
     """A quantization that a checkpoint already has."""
 
     quant_method: str
+    method: MethodConfig | None = None
     config_json: str = ""
 
 

@@ -113,7 +113,9 @@ class QuantizationServiceServicer(object):
         """Turns a Hugging Face `quantization_config` into the typed configuration.
 
         A configuration that makes no sense is no error of the call: the answer is OK and its findings
-        say what is wrong.
+        say what is wrong, each under the path of the field as the text spells it
+        ("quantization_config.q_group_size"). Values keep the rules of the typed messages; fields that
+        nobody knows are refused, not dropped.
 
         - INVALID_ARGUMENT, reason CONFIG_NOT_JSON: the text is not a JSON object.
         """

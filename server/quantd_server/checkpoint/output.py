@@ -12,6 +12,7 @@ but an empty directory; ``abort`` removes every trace.
 
 from __future__ import annotations
 
+import abc
 import contextlib
 import errno
 import hashlib
@@ -40,7 +41,7 @@ def working_directory(final: Path, job_id: str) -> Path:
     return final.parent / f".{final.name}.quantd-{job_id}"
 
 
-class Output:
+class Output(abc.ABC):
     """The files of one output in the making. Thread-safe.
 
     A context manager that aborts on exceptions and on leaving without :meth:`commit`.
@@ -199,13 +200,13 @@ class Output:
     ) -> None:
         self.abort()
 
+    @abc.abstractmethod
     def _publish(self) -> None:
         """One atomic step from payload to final; OUTPUT_NOT_EMPTY where it would replace."""
-        raise NotImplementedError
 
+    @abc.abstractmethod
     def _refuse_existing(self) -> None:
         """Raises OUTPUT_NOT_EMPTY when ``final`` is there."""
-        raise NotImplementedError
 
     def _write_whole(self, name: str, pieces: Iterator[bytes]) -> None:
         path = self.path(name)

@@ -146,14 +146,14 @@ def test_no_roots_allow_nothing(tmp_path) -> None:
 def test_no_path_leads_out(tmp_path_factory, parts, scheme) -> None:
     base = tmp_path_factory.getbasetemp() / "walk"
     if not base.exists():
-        (base / "root" / "a").mkdir(parents=True)
-        (base / "root" / "link").symlink_to(base)
-        (base / "root" / "up").symlink_to("..")
-    roots = Roots.of((str(base / "root"),), (str(base / "root"),))
-    uri = f"{scheme}{base}/root/{'/'.join(parts)}"
+        (base / "allowed" / "a").mkdir(parents=True)
+        (base / "allowed" / "link").symlink_to(base)
+        (base / "allowed" / "up").symlink_to("..")
+    roots = Roots.of((str(base / "allowed"),), (str(base / "allowed"),))
+    uri = f"{scheme}{base}/allowed/{'/'.join(parts)}"
     for call in (roots.source, roots.output):
         try:
             found = call(uri)
         except QuantdError:
             continue
-        assert Path(os.path.realpath(found)).is_relative_to(base / "root")
+        assert Path(os.path.realpath(found)).is_relative_to(base / "allowed")

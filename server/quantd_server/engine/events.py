@@ -10,6 +10,7 @@ from typing import Literal
 
 import msgspec
 
+from quantd_server.calibration.config import CalibrationUsage
 from quantd_server.errors import Finding
 
 Stage = Literal["PREPARING", "CALIBRATING", "QUANTIZING", "FINALIZING", "EVALUATING"]
@@ -25,6 +26,9 @@ class Progress(msgspec.Struct, frozen=True, kw_only=True):
     bytes_total: int = 0
     bytes_per_second: float = 0.0
     remaining: float | None = None
+    blocks_done: int = 0
+    blocks_total: int = 0
+    fraction: float = 0.0
 
 
 class StageEvent(msgspec.Struct, frozen=True, kw_only=True, tag="stage"):
@@ -43,6 +47,8 @@ class TensorEvent(msgspec.Struct, frozen=True, kw_only=True, tag="tensor"):
     size_bytes: int
     relative_error: float | None
     progress: Progress
+    output_error: float | None = None
+    rounding_output_error: float | None = None
 
 
 class WarningEvent(msgspec.Struct, frozen=True, kw_only=True, tag="warning"):
@@ -74,6 +80,16 @@ class TypeSummary(msgspec.Struct, frozen=True, kw_only=True):
     size_bytes: int
 
 
+class Evaluation(msgspec.Struct, frozen=True, kw_only=True):
+    """What an evaluation measured; see the spec."""
+
+    source_perplexity: float
+    perplexity: float
+    kl_divergence: float
+    top_token_agreement: float
+    tokens: int
+
+
 class QuantizationResult(msgspec.Struct, frozen=True, kw_only=True, tag="result"):
     """What a job made; the last thing a successful worker says. Times are in seconds."""
 
@@ -88,6 +104,8 @@ class QuantizationResult(msgspec.Struct, frozen=True, kw_only=True, tag="result"
     worst_relative_error: float
     elapsed: float
     peak_memory_bytes: int
+    calibration: CalibrationUsage | None = None
+    evaluation: Evaluation | None = None
 
 
 class FailureEvent(msgspec.Struct, frozen=True, kw_only=True, tag="failure"):

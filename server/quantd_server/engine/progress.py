@@ -59,4 +59,5 @@ class ProgressMeter:
             bytes_total=self._bytes_total,
             bytes_per_second=rate,
             remaining=left / rate if rate > 0 else None,
+            fraction=self._bytes_done / self._bytes_total if self._bytes_total else 0.0,
         )

@@ -7,6 +7,7 @@ from typing import Literal
 
 import msgspec
 
+from quantd_server.calibration.config import CalibrationConfig, EvaluationConfig
 from quantd_server.methods.base import WorkOptions
 from quantd_server.methods.configs import MethodConfig
 
@@ -31,6 +32,8 @@ class QuantizationSpec(msgspec.Struct, frozen=True, kw_only=True):
     device: DeviceKind | None = None
     serve_targets: tuple[ServeTarget, ...] = ()
     allow_non_finite: bool = False
+    calibration: CalibrationConfig | None = None
+    evaluation: EvaluationConfig | None = None
 
 
 def work_options(spec: QuantizationSpec, output_path: str, paths: dict[str, str]) -> WorkOptions:

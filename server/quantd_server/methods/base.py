@@ -21,7 +21,7 @@ if TYPE_CHECKING:
 
     from quantd_server.checkpoint.opening import Checkpoint
 
-Action = Literal["QUANTIZE", "FALLBACK", "KEEP", "CONVERT", "GENERATE", "DROP"]
+Action = Literal["QUANTIZE", "FALLBACK", "KEEP", "CONVERT", "GENERATE", "DROP", "RESCALE"]
 """As `TensorAction` in the spec."""
 
 Transform = Literal["copy", "permute_heads", "add_one", "transpose"]
@@ -64,6 +64,8 @@ class TensorTask(msgspec.Struct, frozen=True, kw_only=True):
     """Heads of a tensor whose rows are permuted."""
     values: tuple[float, ...] = ()
     """Contents of a generated tensor."""
+    block: int | None = None
+    """Decoder block that it is solved with; None when it needs nothing but its own weight."""
     importance: bytes = b""
     """What each column of each matrix weighs in the rounding: float32[matrices * columns], as
     bytes; empty when all weigh the same."""
@@ -151,7 +153,7 @@ class TensorQuantizer(Protocol):
 
 
 class Method(Protocol):
-    """A quantization method that needs no calibration data."""
+    """A quantization method, as far as planning knows it."""
 
     @property
     def name(self) -> str:
@@ -166,6 +168,11 @@ class Method(Protocol):
     @property
     def single_file(self) -> bool:
         """Whether its output is one file rather than a directory."""
+        ...
+
+    @property
+    def calibrated(self) -> bool:
+        """Whether it needs calibration data."""
         ...
 
     def resolve(self, config: Any) -> Any:
@@ -183,6 +190,10 @@ class Method(Protocol):
         may be incomplete. Raises QuantdError when nothing can be planned at all.
         """
         ...
+
+
+class TensorwiseMethod(Method, Protocol):
+    """A method that needs nothing but the weight it quantizes."""
 
     def quantizer(self, config: Any, task: TensorTask, device: str) -> TensorQuantizer:
         """The quantizer of a task whose action is QUANTIZE, FALLBACK or CONVERT (worker only)."""

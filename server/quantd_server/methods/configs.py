@@ -69,6 +69,7 @@ class GptqConfig(msgspec.Struct, frozen=True, kw_only=True):
     lm_head: bool | None = None
     format: GptqFormat | None = None
     dynamic: tuple[GptqModuleRule, ...] = ()
+    awq_scaling: bool | None = None
 
 
 AwqFormat = Literal["GEMM", "GEMV", "GEMV_FAST", "LLM_AWQ"]
@@ -86,6 +87,7 @@ class AwqConfig(msgspec.Struct, frozen=True, kw_only=True):
     duo_scaling: bool | None = None
     apply_clip: bool | None = None
     max_shrink: float | None = None
+    gptq_solver: bool | None = None
 
 
 class AqlmConfig(msgspec.Struct, frozen=True, kw_only=True):

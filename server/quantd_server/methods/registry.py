@@ -6,13 +6,14 @@ Importing this is cheap: a method imports its kernels when a worker asks it for 
 from __future__ import annotations
 
 from quantd_server.errors import Finding, Severity
-from quantd_server.methods.base import Method
+from quantd_server.methods.base import TensorwiseMethod
 from quantd_server.methods.bitsandbytes import Bitsandbytes4Bit, Bitsandbytes8Bit
 from quantd_server.methods.gguf import Gguf
 
-METHODS: dict[str, Method] = {
+METHODS: dict[str, TensorwiseMethod] = {
     method.name: method for method in (Bitsandbytes8Bit(), Bitsandbytes4Bit(), Gguf())
 }
+"""Those that this version runs."""
 
 
 def not_implemented(name: str) -> Finding:

@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import msgspec
 
+from quantd_server.calibration.config import CalibrationUsage
 from quantd_server.engine.events import TypeSummary
 from quantd_server.engine.specification import DeviceKind, Engine, QuantizationSpec
 from quantd_server.errors import Finding, Severity
@@ -40,6 +41,7 @@ class Plan(msgspec.Struct, frozen=True, kw_only=True):
     scratch_bytes: int
     estimated_duration: float | None = None
     estimate_basis: str = ""
+    calibration: CalibrationUsage | None = None
 
 
 class PlanReport(msgspec.Struct, frozen=True, kw_only=True):

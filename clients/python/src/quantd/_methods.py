@@ -118,6 +118,7 @@ def gptq(
     lm_head: bool | None = None,
     format: str | None = None,  # noqa: A002 - the name in quantization_config
     dynamic: Iterable[Mapping[str, Any]] = (),
+    awq_scaling: bool | None = None,
 ) -> v1.MethodConfig:
     """GPTQ: second-order rounding on calibration data.
 
@@ -136,6 +137,7 @@ def gptq(
         lm_head: Whether the output head is quantized too. Default False.
         format: "gptq" or "gptq_v2".
         dynamic: Settings by module, each a mapping with the fields of `GptqModuleRule`.
+        awq_scaling: Whether channels are scaled as AWQ does before solving. Default False.
 
     Returns:
         The configuration.
@@ -157,6 +159,7 @@ def awq(
     duo_scaling: bool | None = None,
     apply_clip: bool | None = None,
     max_shrink: float | None = None,
+    gptq_solver: bool | None = None,
 ) -> v1.MethodConfig:
     """AWQ: scales input channels by their activations before rounding.
 
@@ -170,6 +173,7 @@ def awq(
         duo_scaling: Whether scales depend on the weights too. Default True.
         apply_clip: Whether ranges are clipped where that helps. Default True.
         max_shrink: Largest fraction that clipping may cut off. Default 0.5.
+        gptq_solver: Whether scaled weights are rounded by GPTQ's solver. Default False.
 
     Returns:
         The configuration.

@@ -39,6 +39,7 @@ class Bitsandbytes8Bit:
     name = "bitsandbytes_8bit"
     devices = ("CPU", "CUDA")
     single_file = False
+    calibrated = False
 
     def resolve(self, config: Bitsandbytes8BitConfig) -> Bitsandbytes8BitConfig:
         return filled(config, DEFAULTS)

@@ -71,6 +71,7 @@ class Bitsandbytes4Bit:
     name = "bitsandbytes_4bit"
     devices = ("CPU", "CUDA")
     single_file = False
+    calibrated = False
 
     def resolve(self, config: Bitsandbytes4BitConfig) -> Bitsandbytes4BitConfig:
         return filled(config, DEFAULTS)

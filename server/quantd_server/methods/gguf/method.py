@@ -43,6 +43,7 @@ class Gguf:
     name = "gguf"
     devices = ("CPU",)
     single_file = True
+    calibrated = False
 
     def resolve(self, config: GgufConfig) -> GgufConfig:
         return msgspec.structs.replace(

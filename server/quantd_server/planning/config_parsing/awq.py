@@ -63,6 +63,7 @@ TABLE = MethodTable(
         Field("duo_scaling", Boolean()),
         Field("apply_clip", Boolean()),
         Field("max_shrink", Number(above_minimum=True, maximum=1, below_maximum=True)),
+        Field("gptq_solver", Boolean()),
     ),
     ignored=(
         Ignored(("method",), IDENTITY, Choice.of("awq")),

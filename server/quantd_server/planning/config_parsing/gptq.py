@@ -90,6 +90,7 @@ TABLE = MethodTable(
             json_name="checkpoint_format",
         ),
         Field("dynamic", ModuleRules()),
+        Field("awq_scaling", Boolean(), ("meta.awq_scaling",)),
     ),
     ignored=(
         Ignored(("method",), IDENTITY, Choice.of("gptq")),

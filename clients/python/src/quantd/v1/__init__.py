@@ -49,6 +49,10 @@ from quantd.v1.checkpoint_pb2 import (
     TensorInfo,
     TokenizerKind,
 )
+from quantd.v1.evaluation_pb2 import (
+    Evaluation,
+    EvaluationConfig,
+)
 from quantd.v1.finding_pb2 import (
     Finding,
     FindingKind,
@@ -154,6 +158,8 @@ __all__ = [
     "DtypeSummary",
     "Engine",
     "EngineAvailability",
+    "Evaluation",
+    "EvaluationConfig",
     "ExistingQuantization",
     "Finding",
     "FindingKind",

@@ -22,7 +22,7 @@ AWQ_FORMAT_GEMV_FAST: AwqFormat
 AWQ_FORMAT_LLM_AWQ: AwqFormat
 
 class AwqConfig(_message.Message):
-    __slots__ = ("bits", "group_size", "zero_point", "format", "modules_to_not_convert", "n_grid", "duo_scaling", "apply_clip", "max_shrink")
+    __slots__ = ("bits", "group_size", "zero_point", "format", "modules_to_not_convert", "n_grid", "duo_scaling", "apply_clip", "max_shrink", "gptq_solver")
     BITS_FIELD_NUMBER: _ClassVar[int]
     GROUP_SIZE_FIELD_NUMBER: _ClassVar[int]
     ZERO_POINT_FIELD_NUMBER: _ClassVar[int]
@@ -32,6 +32,7 @@ class AwqConfig(_message.Message):
     DUO_SCALING_FIELD_NUMBER: _ClassVar[int]
     APPLY_CLIP_FIELD_NUMBER: _ClassVar[int]
     MAX_SHRINK_FIELD_NUMBER: _ClassVar[int]
+    GPTQ_SOLVER_FIELD_NUMBER: _ClassVar[int]
     bits: int
     group_size: int
     zero_point: bool
@@ -41,4 +42,5 @@ class AwqConfig(_message.Message):
     duo_scaling: bool
     apply_clip: bool
     max_shrink: float
-    def __init__(self, bits: _Optional[int] = ..., group_size: _Optional[int] = ..., zero_point: bool = ..., format: _Optional[_Union[AwqFormat, str]] = ..., modules_to_not_convert: _Optional[_Iterable[str]] = ..., n_grid: _Optional[int] = ..., duo_scaling: bool = ..., apply_clip: bool = ..., max_shrink: _Optional[float] = ...) -> None: ...
+    gptq_solver: bool
+    def __init__(self, bits: _Optional[int] = ..., group_size: _Optional[int] = ..., zero_point: bool = ..., format: _Optional[_Union[AwqFormat, str]] = ..., modules_to_not_convert: _Optional[_Iterable[str]] = ..., n_grid: _Optional[int] = ..., duo_scaling: bool = ..., apply_clip: bool = ..., max_shrink: _Optional[float] = ..., gptq_solver: bool = ...) -> None: ...

@@ -34,7 +34,7 @@ class GptqModuleRule(_message.Message):
     def __init__(self, pattern: _Optional[str] = ..., exclude: bool = ..., bits: _Optional[int] = ..., group_size: _Optional[int] = ..., sym: bool = ..., desc_act: bool = ...) -> None: ...
 
 class GptqConfig(_message.Message):
-    __slots__ = ("bits", "group_size", "damp_percent", "damp_auto_increment", "desc_act", "act_group_aware", "sym", "true_sequential", "static_groups", "mse", "block_size", "lm_head", "format", "dynamic")
+    __slots__ = ("bits", "group_size", "damp_percent", "damp_auto_increment", "desc_act", "act_group_aware", "sym", "true_sequential", "static_groups", "mse", "block_size", "lm_head", "format", "dynamic", "awq_scaling")
     BITS_FIELD_NUMBER: _ClassVar[int]
     GROUP_SIZE_FIELD_NUMBER: _ClassVar[int]
     DAMP_PERCENT_FIELD_NUMBER: _ClassVar[int]
@@ -49,6 +49,7 @@ class GptqConfig(_message.Message):
     LM_HEAD_FIELD_NUMBER: _ClassVar[int]
     FORMAT_FIELD_NUMBER: _ClassVar[int]
     DYNAMIC_FIELD_NUMBER: _ClassVar[int]
+    AWQ_SCALING_FIELD_NUMBER: _ClassVar[int]
     bits: int
     group_size: int
     damp_percent: float
@@ -63,4 +64,5 @@ class GptqConfig(_message.Message):
     lm_head: bool
     format: GptqFormat
     dynamic: _containers.RepeatedCompositeFieldContainer[GptqModuleRule]
-    def __init__(self, bits: _Optional[int] = ..., group_size: _Optional[int] = ..., damp_percent: _Optional[float] = ..., damp_auto_increment: _Optional[float] = ..., desc_act: bool = ..., act_group_aware: bool = ..., sym: bool = ..., true_sequential: bool = ..., static_groups: bool = ..., mse: _Optional[float] = ..., block_size: _Optional[int] = ..., lm_head: bool = ..., format: _Optional[_Union[GptqFormat, str]] = ..., dynamic: _Optional[_Iterable[_Union[GptqModuleRule, _Mapping]]] = ...) -> None: ...
+    awq_scaling: bool
+    def __init__(self, bits: _Optional[int] = ..., group_size: _Optional[int] = ..., damp_percent: _Optional[float] = ..., damp_auto_increment: _Optional[float] = ..., desc_act: bool = ..., act_group_aware: bool = ..., sym: bool = ..., true_sequential: bool = ..., static_groups: bool = ..., mse: _Optional[float] = ..., block_size: _Optional[int] = ..., lm_head: bool = ..., format: _Optional[_Union[GptqFormat, str]] = ..., dynamic: _Optional[_Iterable[_Union[GptqModuleRule, _Mapping]]] = ..., awq_scaling: bool = ...) -> None: ...

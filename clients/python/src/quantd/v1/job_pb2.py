@@ -26,12 +26,14 @@ from quantd._third_party.buf.validate import validate_pb2 as buf_dot_validate_do
 from google.protobuf import duration_pb2 as google_dot_protobuf_dot_duration__pb2
 from google.protobuf import timestamp_pb2 as google_dot_protobuf_dot_timestamp__pb2
 from google.rpc import status_pb2 as google_dot_rpc_dot_status__pb2
+from quantd.v1 import calibration_pb2 as quantd_dot_v1_dot_calibration__pb2
+from quantd.v1 import evaluation_pb2 as quantd_dot_v1_dot_evaluation__pb2
 from quantd.v1 import finding_pb2 as quantd_dot_v1_dot_finding__pb2
 from quantd.v1 import method_pb2 as quantd_dot_v1_dot_method__pb2
 from quantd.v1 import plan_pb2 as quantd_dot_v1_dot_plan__pb2
 
 
-DESCRIPTOR = _descriptor_pool.Default().AddSerializedFile(b'\n\x13quantd/v1/job.proto\x12\tquantd.v1\x1a\x1b\x62uf/validate/validate.proto\x1a\x1egoogle/protobuf/duration.proto\x1a\x1fgoogle/protobuf/timestamp.proto\x1a\x17google/rpc/status.proto\x1a\x17quantd/v1/finding.proto\x1a\x16quantd/v1/method.proto\x1a\x14quantd/v1/plan.proto\"\xcc\x01\n\x08Progress\x12\"\n\x05stage\x18\x01 \x01(\x0e\x32\x13.quantd.v1.JobStage\x12\x14\n\x0ctensors_done\x18\x02 \x01(\x04\x12\x15\n\rtensors_total\x18\x03 \x01(\x04\x12\x12\n\nbytes_done\x18\x04 \x01(\x04\x12\x13\n\x0b\x62ytes_total\x18\x05 \x01(\x04\x12\x18\n\x10\x62ytes_per_second\x18\x06 \x01(\x01\x12,\n\tremaining\x18\x07 \x01(\x0b\x32\x19.google.protobuf.Duration\">\n\nOutputFile\x12\x0c\n\x04name\x18\x01 \x01(\t\x12\x12\n\nsize_bytes\x18\x02 \x01(\x04\x12\x0e\n\x06sha256\x18\x03 \x01(\t\"\xcd\x02\n\x12QuantizationResult\x12\x12\n\noutput_uri\x18\x01 \x01(\t\x12$\n\x05\x66iles\x18\x02 \x03(\x0b\x32\x15.quantd.v1.OutputFile\x12%\n\x05types\x18\x03 \x03(\x0b\x32\x16.quantd.v1.TypeSummary\x12\x14\n\x0csource_bytes\x18\x04 \x01(\x04\x12\x14\n\x0coutput_bytes\x18\x05 \x01(\x04\x12\x17\n\x0f\x62its_per_weight\x18\x06 \x01(\x01\x12\x16\n\x0erelative_error\x18\x07 \x01(\x01\x12\x14\n\x0cworst_tensor\x18\x08 \x01(\t\x12\x1c\n\x14worst_relative_error\x18\t \x01(\x01\x12*\n\x07\x65lapsed\x18\n \x01(\x0b\x32\x19.google.protobuf.Duration\x12\x19\n\x11peak_memory_bytes\x18\x0b \x01(\x04\"\xcd\x04\n\x03Job\x12\x0c\n\x04name\x18\x01 \x01(\t\x12\x12\n\nrequest_id\x18\x02 \x01(\t\x12)\n\x04spec\x18\x03 \x01(\x0b\x32\x1b.quantd.v1.QuantizationSpec\x12*\n\x06labels\x18\x04 \x03(\x0b\x32\x1a.quantd.v1.Job.LabelsEntry\x12\"\n\x05state\x18\x05 \x01(\x0e\x32\x13.quantd.v1.JobState\x12%\n\x08progress\x18\x06 \x01(\x0b\x32\x13.quantd.v1.Progress\x12\x1d\n\x04plan\x18\x07 \x01(\x0b\x32\x0f.quantd.v1.Plan\x12$\n\x08\x66indings\x18\x08 \x03(\x0b\x32\x12.quantd.v1.Finding\x12\x16\n\x0equeue_position\x18\t \x01(\r\x12/\n\x0b\x63reate_time\x18\n \x01(\x0b\x32\x1a.google.protobuf.Timestamp\x12.\n\nstart_time\x18\x0b \x01(\x0b\x32\x1a.google.protobuf.Timestamp\x12,\n\x08\x65nd_time\x18\x0c \x01(\x0b\x32\x1a.google.protobuf.Timestamp\x12-\n\x06result\x18\r \x01(\x0b\x32\x1d.quantd.v1.QuantizationResult\x12!\n\x05\x65rror\x18\x0e \x01(\x0b\x32\x12.google.rpc.Status\x12\x15\n\rlast_sequence\x18\x0f \x01(\x04\x1a-\n\x0bLabelsEntry\x12\x0b\n\x03key\x18\x01 \x01(\t\x12\r\n\x05value\x18\x02 \x01(\t:\x02\x38\x01\"0\n\nStageEvent\x12\"\n\x05stage\x18\x01 \x01(\x0e\x32\x13.quantd.v1.JobStage\"\xbf\x01\n\x0bTensorEvent\x12\x0c\n\x04name\x18\x01 \x01(\t\x12\r\n\x05shape\x18\x02 \x03(\x04\x12\x13\n\x0bsource_type\x18\x03 \x01(\t\x12\x13\n\x0btarget_type\x18\x04 \x01(\t\x12\x12\n\nsize_bytes\x18\x05 \x01(\x04\x12\x1b\n\x0erelative_error\x18\x06 \x01(\x01H\x00\x88\x01\x01\x12%\n\x08progress\x18\x07 \x01(\x0b\x32\x13.quantd.v1.ProgressB\x11\n\x0f_relative_error\"2\n\tHeartbeat\x12%\n\x08progress\x18\x01 \x01(\x0b\x32\x13.quantd.v1.Progress\"\x9e\x02\n\x08JobEvent\x12\x10\n\x08sequence\x18\x01 \x01(\x04\x12(\n\x04time\x18\x02 \x01(\x0b\x32\x1a.google.protobuf.Timestamp\x12\"\n\x08snapshot\x18\x03 \x01(\x0b\x32\x0e.quantd.v1.JobH\x00\x12&\n\x05stage\x18\x04 \x01(\x0b\x32\x15.quantd.v1.StageEventH\x00\x12(\n\x06tensor\x18\x05 \x01(\x0b\x32\x16.quantd.v1.TensorEventH\x00\x12%\n\x07warning\x18\x06 \x01(\x0b\x32\x12.quantd.v1.FindingH\x00\x12)\n\theartbeat\x18\x07 \x01(\x0b\x32\x14.quantd.v1.HeartbeatH\x00\x42\x0e\n\x05\x65vent\x12\x05\xbaH\x02\x08\x01*\xb4\x01\n\x08JobState\x12\x19\n\x15JOB_STATE_UNSPECIFIED\x10\x00\x12\x14\n\x10JOB_STATE_QUEUED\x10\x01\x12\x15\n\x11JOB_STATE_RUNNING\x10\x02\x12\x18\n\x14JOB_STATE_CANCELLING\x10\x03\x12\x17\n\x13JOB_STATE_SUCCEEDED\x10\x04\x12\x14\n\x10JOB_STATE_FAILED\x10\x05\x12\x17\n\x13JOB_STATE_CANCELLED\x10\x06*\xa7\x01\n\x08JobStage\x12\x19\n\x15JOB_STAGE_UNSPECIFIED\x10\x00\x12\x17\n\x13JOB_STAGE_PREPARING\x10\x01\x12\x19\n\x15JOB_STAGE_CALIBRATING\x10\x02\x12\x18\n\x14JOB_STAGE_QUANTIZING\x10\x03\x12\x18\n\x14JOB_STAGE_FINALIZING\x10\x04\x12\x18\n\x14JOB_STAGE_EVALUATING\x10\x05\x62\x06proto3')
+DESCRIPTOR = _descriptor_pool.Default().AddSerializedFile(b'\n\x13quantd/v1/job.proto\x12\tquantd.v1\x1a\x1b\x62uf/validate/validate.proto\x1a\x1egoogle/protobuf/duration.proto\x1a\x1fgoogle/protobuf/timestamp.proto\x1a\x17google/rpc/status.proto\x1a\x1bquantd/v1/calibration.proto\x1a\x1aquantd/v1/evaluation.proto\x1a\x17quantd/v1/finding.proto\x1a\x16quantd/v1/method.proto\x1a\x14quantd/v1/plan.proto\"\x89\x02\n\x08Progress\x12\"\n\x05stage\x18\x01 \x01(\x0e\x32\x13.quantd.v1.JobStage\x12\x14\n\x0ctensors_done\x18\x02 \x01(\x04\x12\x15\n\rtensors_total\x18\x03 \x01(\x04\x12\x12\n\nbytes_done\x18\x04 \x01(\x04\x12\x13\n\x0b\x62ytes_total\x18\x05 \x01(\x04\x12\x18\n\x10\x62ytes_per_second\x18\x06 \x01(\x01\x12,\n\tremaining\x18\x07 \x01(\x0b\x32\x19.google.protobuf.Duration\x12\x13\n\x0b\x62locks_done\x18\x08 \x01(\r\x12\x14\n\x0c\x62locks_total\x18\t \x01(\r\x12\x10\n\x08\x66raction\x18\n \x01(\x01\">\n\nOutputFile\x12\x0c\n\x04name\x18\x01 \x01(\t\x12\x12\n\nsize_bytes\x18\x02 \x01(\x04\x12\x0e\n\x06sha256\x18\x03 \x01(\t\"\xaa\x03\n\x12QuantizationResult\x12\x12\n\noutput_uri\x18\x01 \x01(\t\x12$\n\x05\x66iles\x18\x02 \x03(\x0b\x32\x15.quantd.v1.OutputFile\x12%\n\x05types\x18\x03 \x03(\x0b\x32\x16.quantd.v1.TypeSummary\x12\x14\n\x0csource_bytes\x18\x04 \x01(\x04\x12\x14\n\x0coutput_bytes\x18\x05 \x01(\x04\x12\x17\n\x0f\x62its_per_weight\x18\x06 \x01(\x01\x12\x16\n\x0erelative_error\x18\x07 \x01(\x01\x12\x14\n\x0cworst_tensor\x18\x08 \x01(\t\x12\x1c\n\x14worst_relative_error\x18\t \x01(\x01\x12*\n\x07\x65lapsed\x18\n \x01(\x0b\x32\x19.google.protobuf.Duration\x12\x19\n\x11peak_memory_bytes\x18\x0b \x01(\x04\x12\x30\n\x0b\x63\x61libration\x18\x0c \x01(\x0b\x32\x1b.quantd.v1.CalibrationUsage\x12)\n\nevaluation\x18\r \x01(\x0b\x32\x15.quantd.v1.Evaluation\"\xcd\x04\n\x03Job\x12\x0c\n\x04name\x18\x01 \x01(\t\x12\x12\n\nrequest_id\x18\x02 \x01(\t\x12)\n\x04spec\x18\x03 \x01(\x0b\x32\x1b.quantd.v1.QuantizationSpec\x12*\n\x06labels\x18\x04 \x03(\x0b\x32\x1a.quantd.v1.Job.LabelsEntry\x12\"\n\x05state\x18\x05 \x01(\x0e\x32\x13.quantd.v1.JobState\x12%\n\x08progress\x18\x06 \x01(\x0b\x32\x13.quantd.v1.Progress\x12\x1d\n\x04plan\x18\x07 \x01(\x0b\x32\x0f.quantd.v1.Plan\x12$\n\x08\x66indings\x18\x08 \x03(\x0b\x32\x12.quantd.v1.Finding\x12\x16\n\x0equeue_position\x18\t \x01(\r\x12/\n\x0b\x63reate_time\x18\n \x01(\x0b\x32\x1a.google.protobuf.Timestamp\x12.\n\nstart_time\x18\x0b \x01(\x0b\x32\x1a.google.protobuf.Timestamp\x12,\n\x08\x65nd_time\x18\x0c \x01(\x0b\x32\x1a.google.protobuf.Timestamp\x12-\n\x06result\x18\r \x01(\x0b\x32\x1d.quantd.v1.QuantizationResult\x12!\n\x05\x65rror\x18\x0e \x01(\x0b\x32\x12.google.rpc.Status\x12\x15\n\rlast_sequence\x18\x0f \x01(\x04\x1a-\n\x0bLabelsEntry\x12\x0b\n\x03key\x18\x01 \x01(\t\x12\r\n\x05value\x18\x02 \x01(\t:\x02\x38\x01\"0\n\nStageEvent\x12\"\n\x05stage\x18\x01 \x01(\x0e\x32\x13.quantd.v1.JobStage\"\xa9\x02\n\x0bTensorEvent\x12\x0c\n\x04name\x18\x01 \x01(\t\x12\r\n\x05shape\x18\x02 \x03(\x04\x12\x13\n\x0bsource_type\x18\x03 \x01(\t\x12\x13\n\x0btarget_type\x18\x04 \x01(\t\x12\x12\n\nsize_bytes\x18\x05 \x01(\x04\x12\x1b\n\x0erelative_error\x18\x06 \x01(\x01H\x00\x88\x01\x01\x12%\n\x08progress\x18\x07 \x01(\x0b\x32\x13.quantd.v1.Progress\x12\x19\n\x0coutput_error\x18\x08 \x01(\x01H\x01\x88\x01\x01\x12\"\n\x15rounding_output_error\x18\t \x01(\x01H\x02\x88\x01\x01\x42\x11\n\x0f_relative_errorB\x0f\n\r_output_errorB\x18\n\x16_rounding_output_error\"2\n\tHeartbeat\x12%\n\x08progress\x18\x01 \x01(\x0b\x32\x13.quantd.v1.Progress\"\x9e\x02\n\x08JobEvent\x12\x10\n\x08sequence\x18\x01 \x01(\x04\x12(\n\x04time\x18\x02 \x01(\x0b\x32\x1a.google.protobuf.Timestamp\x12\"\n\x08snapshot\x18\x03 \x01(\x0b\x32\x0e.quantd.v1.JobH\x00\x12&\n\x05stage\x18\x04 \x01(\x0b\x32\x15.quantd.v1.StageEventH\x00\x12(\n\x06tensor\x18\x05 \x01(\x0b\x32\x16.quantd.v1.TensorEventH\x00\x12%\n\x07warning\x18\x06 \x01(\x0b\x32\x12.quantd.v1.FindingH\x00\x12)\n\theartbeat\x18\x07 \x01(\x0b\x32\x14.quantd.v1.HeartbeatH\x00\x42\x0e\n\x05\x65vent\x12\x05\xbaH\x02\x08\x01*\xb4\x01\n\x08JobState\x12\x19\n\x15JOB_STATE_UNSPECIFIED\x10\x00\x12\x14\n\x10JOB_STATE_QUEUED\x10\x01\x12\x15\n\x11JOB_STATE_RUNNING\x10\x02\x12\x18\n\x14JOB_STATE_CANCELLING\x10\x03\x12\x17\n\x13JOB_STATE_SUCCEEDED\x10\x04\x12\x14\n\x10JOB_STATE_FAILED\x10\x05\x12\x17\n\x13JOB_STATE_CANCELLED\x10\x06*\xa7\x01\n\x08JobStage\x12\x19\n\x15JOB_STAGE_UNSPECIFIED\x10\x00\x12\x17\n\x13JOB_STAGE_PREPARING\x10\x01\x12\x19\n\x15JOB_STAGE_CALIBRATING\x10\x02\x12\x18\n\x14JOB_STAGE_QUANTIZING\x10\x03\x12\x18\n\x14JOB_STAGE_FINALIZING\x10\x04\x12\x18\n\x14JOB_STAGE_EVALUATING\x10\x05\x62\x06proto3')
 
 _globals = globals()
 _builder.BuildMessageAndEnumDescriptors(DESCRIPTOR, _globals)
@@ -42,26 +44,26 @@ if not _descriptor._USE_C_DESCRIPTORS:
   _globals['_JOB_LABELSENTRY']._serialized_options = b'8\001'
   _globals['_JOBEVENT'].oneofs_by_name['event']._loaded_options = None
   _globals['_JOBEVENT'].oneofs_by_name['event']._serialized_options = b'\272H\002\010\001'
-  _globals['_JOBSTATE']._serialized_start=2009
-  _globals['_JOBSTATE']._serialized_end=2189
-  _globals['_JOBSTAGE']._serialized_start=2192
-  _globals['_JOBSTAGE']._serialized_end=2359
-  _globals['_PROGRESS']._serialized_start=225
-  _globals['_PROGRESS']._serialized_end=429
-  _globals['_OUTPUTFILE']._serialized_start=431
-  _globals['_OUTPUTFILE']._serialized_end=493
-  _globals['_QUANTIZATIONRESULT']._serialized_start=496
-  _globals['_QUANTIZATIONRESULT']._serialized_end=829
-  _globals['_JOB']._serialized_start=832
-  _globals['_JOB']._serialized_end=1421
-  _globals['_JOB_LABELSENTRY']._serialized_start=1376
-  _globals['_JOB_LABELSENTRY']._serialized_end=1421
-  _globals['_STAGEEVENT']._serialized_start=1423
-  _globals['_STAGEEVENT']._serialized_end=1471
-  _globals['_TENSOREVENT']._serialized_start=1474
-  _globals['_TENSOREVENT']._serialized_end=1665
-  _globals['_HEARTBEAT']._serialized_start=1667
-  _globals['_HEARTBEAT']._serialized_end=1717
-  _globals['_JOBEVENT']._serialized_start=1720
-  _globals['_JOBEVENT']._serialized_end=2006
+  _globals['_JOBSTATE']._serialized_start=2326
+  _globals['_JOBSTATE']._serialized_end=2506
+  _globals['_JOBSTAGE']._serialized_start=2509
+  _globals['_JOBSTAGE']._serialized_end=2676
+  _globals['_PROGRESS']._serialized_start=282
+  _globals['_PROGRESS']._serialized_end=547
+  _globals['_OUTPUTFILE']._serialized_start=549
+  _globals['_OUTPUTFILE']._serialized_end=611
+  _globals['_QUANTIZATIONRESULT']._serialized_start=614
+  _globals['_QUANTIZATIONRESULT']._serialized_end=1040
+  _globals['_JOB']._serialized_start=1043
+  _globals['_JOB']._serialized_end=1632
+  _globals['_JOB_LABELSENTRY']._serialized_start=1587
+  _globals['_JOB_LABELSENTRY']._serialized_end=1632
+  _globals['_STAGEEVENT']._serialized_start=1634
+  _globals['_STAGEEVENT']._serialized_end=1682
+  _globals['_TENSOREVENT']._serialized_start=1685
+  _globals['_TENSOREVENT']._serialized_end=1982
+  _globals['_HEARTBEAT']._serialized_start=1984
+  _globals['_HEARTBEAT']._serialized_end=2034
+  _globals['_JOBEVENT']._serialized_start=2037
+  _globals['_JOBEVENT']._serialized_end=2323
 # @@protoc_insertion_point(module_scope)

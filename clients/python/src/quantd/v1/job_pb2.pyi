@@ -4,6 +4,8 @@ from quantd._third_party.buf.validate import validate_pb2 as _validate_pb2
 from google.protobuf import duration_pb2 as _duration_pb2
 from google.protobuf import timestamp_pb2 as _timestamp_pb2
 from google.rpc import status_pb2 as _status_pb2
+from quantd.v1 import calibration_pb2 as _calibration_pb2
+from quantd.v1 import evaluation_pb2 as _evaluation_pb2
 from quantd.v1 import finding_pb2 as _finding_pb2
 from quantd.v1 import method_pb2 as _method_pb2
 from quantd.v1 import plan_pb2 as _plan_pb2
@@ -49,7 +51,7 @@ JOB_STAGE_FINALIZING: JobStage
 JOB_STAGE_EVALUATING: JobStage
 
 class Progress(_message.Message):
-    __slots__ = ("stage", "tensors_done", "tensors_total", "bytes_done", "bytes_total", "bytes_per_second", "remaining")
+    __slots__ = ("stage", "tensors_done", "tensors_total", "bytes_done", "bytes_total", "bytes_per_second", "remaining", "blocks_done", "blocks_total", "fraction")
     STAGE_FIELD_NUMBER: _ClassVar[int]
     TENSORS_DONE_FIELD_NUMBER: _ClassVar[int]
     TENSORS_TOTAL_FIELD_NUMBER: _ClassVar[int]
@@ -57,6 +59,9 @@ class Progress(_message.Message):
     BYTES_TOTAL_FIELD_NUMBER: _ClassVar[int]
     BYTES_PER_SECOND_FIELD_NUMBER: _ClassVar[int]
     REMAINING_FIELD_NUMBER: _ClassVar[int]
+    BLOCKS_DONE_FIELD_NUMBER: _ClassVar[int]
+    BLOCKS_TOTAL_FIELD_NUMBER: _ClassVar[int]
+    FRACTION_FIELD_NUMBER: _ClassVar[int]
     stage: JobStage
     tensors_done: int
     tensors_total: int
@@ -64,7 +69,10 @@ class Progress(_message.Message):
     bytes_total: int
     bytes_per_second: float
     remaining: _duration_pb2.Duration
-    def __init__(self, stage: _Optional[_Union[JobStage, str]] = ..., tensors_done: _Optional[int] = ..., tensors_total: _Optional[int] = ..., bytes_done: _Optional[int] = ..., bytes_total: _Optional[int] = ..., bytes_per_second: _Optional[float] = ..., remaining: _Optional[_Union[datetime.timedelta, _duration_pb2.Duration, _Mapping]] = ...) -> None: ...
+    blocks_done: int
+    blocks_total: int
+    fraction: float
+    def __init__(self, stage: _Optional[_Union[JobStage, str]] = ..., tensors_done: _Optional[int] = ..., tensors_total: _Optional[int] = ..., bytes_done: _Optional[int] = ..., bytes_total: _Optional[int] = ..., bytes_per_second: _Optional[float] = ..., remaining: _Optional[_Union[datetime.timedelta, _duration_pb2.Duration, _Mapping]] = ..., blocks_done: _Optional[int] = ..., blocks_total: _Optional[int] = ..., fraction: _Optional[float] = ...) -> None: ...
 
 class OutputFile(_message.Message):
     __slots__ = ("name", "size_bytes", "sha256")
@@ -77,7 +85,7 @@ class OutputFile(_message.Message):
     def __init__(self, name: _Optional[str] = ..., size_bytes: _Optional[int] = ..., sha256: _Optional[str] = ...) -> None: ...
 
 class QuantizationResult(_message.Message):
-    __slots__ = ("output_uri", "files", "types", "source_bytes", "output_bytes", "bits_per_weight", "relative_error", "worst_tensor", "worst_relative_error", "elapsed", "peak_memory_bytes")
+    __slots__ = ("output_uri", "files", "types", "source_bytes", "output_bytes", "bits_per_weight", "relative_error", "worst_tensor", "worst_relative_error", "elapsed", "peak_memory_bytes", "calibration", "evaluation")
     OUTPUT_URI_FIELD_NUMBER: _ClassVar[int]
     FILES_FIELD_NUMBER: _ClassVar[int]
     TYPES_FIELD_NUMBER: _ClassVar[int]
@@ -89,6 +97,8 @@ class QuantizationResult(_message.Message):
     WORST_RELATIVE_ERROR_FIELD_NUMBER: _ClassVar[int]
     ELAPSED_FIELD_NUMBER: _ClassVar[int]
     PEAK_MEMORY_BYTES_FIELD_NUMBER: _ClassVar[int]
+    CALIBRATION_FIELD_NUMBER: _ClassVar[int]
+    EVALUATION_FIELD_NUMBER: _ClassVar[int]
     output_uri: str
     files: _containers.RepeatedCompositeFieldContainer[OutputFile]
     types: _containers.RepeatedCompositeFieldContainer[_plan_pb2.TypeSummary]
@@ -100,7 +110,9 @@ class QuantizationResult(_message.Message):
     worst_relative_error: float
     elapsed: _duration_pb2.Duration
     peak_memory_bytes: int
-    def __init__(self, output_uri: _Optional[str] = ..., files: _Optional[_Iterable[_Union[OutputFile, _Mapping]]] = ..., types: _Optional[_Iterable[_Union[_plan_pb2.TypeSummary, _Mapping]]] = ..., source_bytes: _Optional[int] = ..., output_bytes: _Optional[int] = ..., bits_per_weight: _Optional[float] = ..., relative_error: _Optional[float] = ..., worst_tensor: _Optional[str] = ..., worst_relative_error: _Optional[float] = ..., elapsed: _Optional[_Union[datetime.timedelta, _duration_pb2.Duration, _Mapping]] = ..., peak_memory_bytes: _Optional[int] = ...) -> None: ...
+    calibration: _calibration_pb2.CalibrationUsage
+    evaluation: _evaluation_pb2.Evaluation
+    def __init__(self, output_uri: _Optional[str] = ..., files: _Optional[_Iterable[_Union[OutputFile, _Mapping]]] = ..., types: _Optional[_Iterable[_Union[_plan_pb2.TypeSummary, _Mapping]]] = ..., source_bytes: _Optional[int] = ..., output_bytes: _Optional[int] = ..., bits_per_weight: _Optional[float] = ..., relative_error: _Optional[float] = ..., worst_tensor: _Optional[str] = ..., worst_relative_error: _Optional[float] = ..., elapsed: _Optional[_Union[datetime.timedelta, _duration_pb2.Duration, _Mapping]] = ..., peak_memory_bytes: _Optional[int] = ..., calibration: _Optional[_Union[_calibration_pb2.CalibrationUsage, _Mapping]] = ..., evaluation: _Optional[_Union[_evaluation_pb2.Evaluation, _Mapping]] = ...) -> None: ...
 
 class Job(_message.Message):
     __slots__ = ("name", "request_id", "spec", "labels", "state", "progress", "plan", "findings", "queue_position", "create_time", "start_time", "end_time", "result", "error", "last_sequence")
@@ -150,7 +162,7 @@ class StageEvent(_message.Message):
     def __init__(self, stage: _Optional[_Union[JobStage, str]] = ...) -> None: ...
 
 class TensorEvent(_message.Message):
-    __slots__ = ("name", "shape", "source_type", "target_type", "size_bytes", "relative_error", "progress")
+    __slots__ = ("name", "shape", "source_type", "target_type", "size_bytes", "relative_error", "progress", "output_error", "rounding_output_error")
     NAME_FIELD_NUMBER: _ClassVar[int]
     SHAPE_FIELD_NUMBER: _ClassVar[int]
     SOURCE_TYPE_FIELD_NUMBER: _ClassVar[int]
@@ -158,6 +170,8 @@ class TensorEvent(_message.Message):
     SIZE_BYTES_FIELD_NUMBER: _ClassVar[int]
     RELATIVE_ERROR_FIELD_NUMBER: _ClassVar[int]
     PROGRESS_FIELD_NUMBER: _ClassVar[int]
+    OUTPUT_ERROR_FIELD_NUMBER: _ClassVar[int]
+    ROUNDING_OUTPUT_ERROR_FIELD_NUMBER: _ClassVar[int]
     name: str
     shape: _containers.RepeatedScalarFieldContainer[int]
     source_type: str
@@ -165,7 +179,9 @@ class TensorEvent(_message.Message):
     size_bytes: int
     relative_error: float
     progress: Progress
-    def __init__(self, name: _Optional[str] = ..., shape: _Optional[_Iterable[int]] = ..., source_type: _Optional[str] = ..., target_type: _Optional[str] = ..., size_bytes: _Optional[int] = ..., relative_error: _Optional[float] = ..., progress: _Optional[_Union[Progress, _Mapping]] = ...) -> None: ...
+    output_error: float
+    rounding_output_error: float
+    def __init__(self, name: _Optional[str] = ..., shape: _Optional[_Iterable[int]] = ..., source_type: _Optional[str] = ..., target_type: _Optional[str] = ..., size_bytes: _Optional[int] = ..., relative_error: _Optional[float] = ..., progress: _Optional[_Union[Progress, _Mapping]] = ..., output_error: _Optional[float] = ..., rounding_output_error: _Optional[float] = ...) -> None: ...
 
 class Heartbeat(_message.Message):
     __slots__ = ("progress",)

@@ -27,11 +27,12 @@ from quantd.v1 import aqlm_pb2 as quantd_dot_v1_dot_aqlm__pb2
 from quantd.v1 import awq_pb2 as quantd_dot_v1_dot_awq__pb2
 from quantd.v1 import bitsandbytes_pb2 as quantd_dot_v1_dot_bitsandbytes__pb2
 from quantd.v1 import calibration_pb2 as quantd_dot_v1_dot_calibration__pb2
+from quantd.v1 import evaluation_pb2 as quantd_dot_v1_dot_evaluation__pb2
 from quantd.v1 import gguf_pb2 as quantd_dot_v1_dot_gguf__pb2
 from quantd.v1 import gptq_pb2 as quantd_dot_v1_dot_gptq__pb2
 
 
-DESCRIPTOR = _descriptor_pool.Default().AddSerializedFile(b'\n\x16quantd/v1/method.proto\x12\tquantd.v1\x1a\x1b\x62uf/validate/validate.proto\x1a\x14quantd/v1/aqlm.proto\x1a\x13quantd/v1/awq.proto\x1a\x1cquantd/v1/bitsandbytes.proto\x1a\x1bquantd/v1/calibration.proto\x1a\x14quantd/v1/gguf.proto\x1a\x14quantd/v1/gptq.proto\"\xb9\x02\n\x0cMethodConfig\x12>\n\x11\x62itsandbytes_8bit\x18\x01 \x01(\x0b\x32!.quantd.v1.Bitsandbytes8BitConfigH\x00\x12>\n\x11\x62itsandbytes_4bit\x18\x02 \x01(\x0b\x32!.quantd.v1.Bitsandbytes4BitConfigH\x00\x12%\n\x04gptq\x18\x03 \x01(\x0b\x32\x15.quantd.v1.GptqConfigH\x00\x12#\n\x03\x61wq\x18\x04 \x01(\x0b\x32\x14.quantd.v1.AwqConfigH\x00\x12%\n\x04gguf\x18\x05 \x01(\x0b\x32\x15.quantd.v1.GgufConfigH\x00\x12%\n\x04\x61qlm\x18\x06 \x01(\x0b\x32\x15.quantd.v1.AqlmConfigH\x00\x42\x0f\n\x06\x63onfig\x12\x05\xbaH\x02\x08\x01\"w\n\x0bServeTarget\x12-\n\x06\x65ngine\x18\x01 \x01(\x0e\x32\x11.quantd.v1.EngineB\n\xbaH\x07\x82\x01\x04\x10\x01 \x00\x12\x39\n\x12\x63ompute_capability\x18\x02 \x01(\tB\x1d\xbaH\x1ar\x18\x32\x16^([0-9]{1,2}\\.[0-9])?$\"\xf3\x02\n\x10QuantizationSpec\x12\x1e\n\nsource_uri\x18\x01 \x01(\tB\n\xbaH\x07r\x05\x10\x01\x18\x80 \x12\x1c\n\noutput_uri\x18\x02 \x01(\tB\x08\xbaH\x05r\x03\x18\x80 \x12/\n\x06method\x18\x03 \x01(\x0b\x32\x17.quantd.v1.MethodConfigB\x06\xbaH\x03\xc8\x01\x01\x12\x31\n\x0b\x63\x61libration\x18\x04 \x01(\x0b\x32\x1c.quantd.v1.CalibrationConfig\x12&\n\x0emax_shard_size\x18\x05 \x01(\x04\x42\t\xbaH\x06\x32\x04(\x80\x80@H\x00\x88\x01\x01\x12/\n\x06\x64\x65vice\x18\x06 \x01(\x0e\x32\x15.quantd.v1.DeviceKindB\x08\xbaH\x05\x82\x01\x02\x10\x01\x12\x37\n\rserve_targets\x18\x07 \x03(\x0b\x32\x16.quantd.v1.ServeTargetB\x08\xbaH\x05\x92\x01\x02\x10\x10\x12\x18\n\x10\x61llow_non_finite\x18\x08 \x01(\x08\x42\x11\n\x0f_max_shard_size*\x9f\x01\n\x06Method\x12\x16\n\x12METHOD_UNSPECIFIED\x10\x00\x12\x1c\n\x18METHOD_BITSANDBYTES_8BIT\x10\x01\x12\x1c\n\x18METHOD_BITSANDBYTES_4BIT\x10\x02\x12\x0f\n\x0bMETHOD_GPTQ\x10\x03\x12\x0e\n\nMETHOD_AWQ\x10\x04\x12\x0f\n\x0bMETHOD_GGUF\x10\x05\x12\x0f\n\x0bMETHOD_AQLM\x10\x06*s\n\x06\x45ngine\x12\x16\n\x12\x45NGINE_UNSPECIFIED\x10\x00\x12\x17\n\x13\x45NGINE_TRANSFORMERS\x10\x01\x12\x0f\n\x0b\x45NGINE_VLLM\x10\x02\x12\x11\n\rENGINE_SGLANG\x10\x03\x12\x14\n\x10\x45NGINE_LLAMA_CPP\x10\x04*\x94\x01\n\nDeviceKind\x12\x1b\n\x17\x44\x45VICE_KIND_UNSPECIFIED\x10\x00\x12\x13\n\x0f\x44\x45VICE_KIND_CPU\x10\x01\x12\x14\n\x10\x44\x45VICE_KIND_CUDA\x10\x02\x12\x14\n\x10\x44\x45VICE_KIND_ROCM\x10\x03\x12\x13\n\x0f\x44\x45VICE_KIND_XPU\x10\x04\x12\x13\n\x0f\x44\x45VICE_KIND_MPS\x10\x05\x62\x06proto3')
+DESCRIPTOR = _descriptor_pool.Default().AddSerializedFile(b'\n\x16quantd/v1/method.proto\x12\tquantd.v1\x1a\x1b\x62uf/validate/validate.proto\x1a\x14quantd/v1/aqlm.proto\x1a\x13quantd/v1/awq.proto\x1a\x1cquantd/v1/bitsandbytes.proto\x1a\x1bquantd/v1/calibration.proto\x1a\x1aquantd/v1/evaluation.proto\x1a\x14quantd/v1/gguf.proto\x1a\x14quantd/v1/gptq.proto\"\xb9\x02\n\x0cMethodConfig\x12>\n\x11\x62itsandbytes_8bit\x18\x01 \x01(\x0b\x32!.quantd.v1.Bitsandbytes8BitConfigH\x00\x12>\n\x11\x62itsandbytes_4bit\x18\x02 \x01(\x0b\x32!.quantd.v1.Bitsandbytes4BitConfigH\x00\x12%\n\x04gptq\x18\x03 \x01(\x0b\x32\x15.quantd.v1.GptqConfigH\x00\x12#\n\x03\x61wq\x18\x04 \x01(\x0b\x32\x14.quantd.v1.AwqConfigH\x00\x12%\n\x04gguf\x18\x05 \x01(\x0b\x32\x15.quantd.v1.GgufConfigH\x00\x12%\n\x04\x61qlm\x18\x06 \x01(\x0b\x32\x15.quantd.v1.AqlmConfigH\x00\x42\x0f\n\x06\x63onfig\x12\x05\xbaH\x02\x08\x01\"w\n\x0bServeTarget\x12-\n\x06\x65ngine\x18\x01 \x01(\x0e\x32\x11.quantd.v1.EngineB\n\xbaH\x07\x82\x01\x04\x10\x01 \x00\x12\x39\n\x12\x63ompute_capability\x18\x02 \x01(\tB\x1d\xbaH\x1ar\x18\x32\x16^([0-9]{1,2}\\.[0-9])?$\"\xa4\x03\n\x10QuantizationSpec\x12\x1e\n\nsource_uri\x18\x01 \x01(\tB\n\xbaH\x07r\x05\x10\x01\x18\x80 \x12\x1c\n\noutput_uri\x18\x02 \x01(\tB\x08\xbaH\x05r\x03\x18\x80 \x12/\n\x06method\x18\x03 \x01(\x0b\x32\x17.quantd.v1.MethodConfigB\x06\xbaH\x03\xc8\x01\x01\x12\x31\n\x0b\x63\x61libration\x18\x04 \x01(\x0b\x32\x1c.quantd.v1.CalibrationConfig\x12&\n\x0emax_shard_size\x18\x05 \x01(\x04\x42\t\xbaH\x06\x32\x04(\x80\x80@H\x00\x88\x01\x01\x12/\n\x06\x64\x65vice\x18\x06 \x01(\x0e\x32\x15.quantd.v1.DeviceKindB\x08\xbaH\x05\x82\x01\x02\x10\x01\x12\x37\n\rserve_targets\x18\x07 \x03(\x0b\x32\x16.quantd.v1.ServeTargetB\x08\xbaH\x05\x92\x01\x02\x10\x10\x12\x18\n\x10\x61llow_non_finite\x18\x08 \x01(\x08\x12/\n\nevaluation\x18\t \x01(\x0b\x32\x1b.quantd.v1.EvaluationConfigB\x11\n\x0f_max_shard_size*\x9f\x01\n\x06Method\x12\x16\n\x12METHOD_UNSPECIFIED\x10\x00\x12\x1c\n\x18METHOD_BITSANDBYTES_8BIT\x10\x01\x12\x1c\n\x18METHOD_BITSANDBYTES_4BIT\x10\x02\x12\x0f\n\x0bMETHOD_GPTQ\x10\x03\x12\x0e\n\nMETHOD_AWQ\x10\x04\x12\x0f\n\x0bMETHOD_GGUF\x10\x05\x12\x0f\n\x0bMETHOD_AQLM\x10\x06*s\n\x06\x45ngine\x12\x16\n\x12\x45NGINE_UNSPECIFIED\x10\x00\x12\x17\n\x13\x45NGINE_TRANSFORMERS\x10\x01\x12\x0f\n\x0b\x45NGINE_VLLM\x10\x02\x12\x11\n\rENGINE_SGLANG\x10\x03\x12\x14\n\x10\x45NGINE_LLAMA_CPP\x10\x04*\x94\x01\n\nDeviceKind\x12\x1b\n\x17\x44\x45VICE_KIND_UNSPECIFIED\x10\x00\x12\x13\n\x0f\x44\x45VICE_KIND_CPU\x10\x01\x12\x14\n\x10\x44\x45VICE_KIND_CUDA\x10\x02\x12\x14\n\x10\x44\x45VICE_KIND_ROCM\x10\x03\x12\x13\n\x0f\x44\x45VICE_KIND_XPU\x10\x04\x12\x13\n\x0f\x44\x45VICE_KIND_MPS\x10\x05\x62\x06proto3')
 
 _globals = globals()
 _builder.BuildMessageAndEnumDescriptors(DESCRIPTOR, _globals)
@@ -56,16 +57,16 @@ if not _descriptor._USE_C_DESCRIPTORS:
   _globals['_QUANTIZATIONSPEC'].fields_by_name['device']._serialized_options = b'\272H\005\202\001\002\020\001'
   _globals['_QUANTIZATIONSPEC'].fields_by_name['serve_targets']._loaded_options = None
   _globals['_QUANTIZATIONSPEC'].fields_by_name['serve_targets']._serialized_options = b'\272H\005\222\001\002\020\020'
-  _globals['_METHOD']._serialized_start=1024
-  _globals['_METHOD']._serialized_end=1183
-  _globals['_ENGINE']._serialized_start=1185
-  _globals['_ENGINE']._serialized_end=1300
-  _globals['_DEVICEKIND']._serialized_start=1303
-  _globals['_DEVICEKIND']._serialized_end=1451
-  _globals['_METHODCONFIG']._serialized_start=213
-  _globals['_METHODCONFIG']._serialized_end=526
-  _globals['_SERVETARGET']._serialized_start=528
-  _globals['_SERVETARGET']._serialized_end=647
-  _globals['_QUANTIZATIONSPEC']._serialized_start=650
-  _globals['_QUANTIZATIONSPEC']._serialized_end=1021
+  _globals['_METHOD']._serialized_start=1101
+  _globals['_METHOD']._serialized_end=1260
+  _globals['_ENGINE']._serialized_start=1262
+  _globals['_ENGINE']._serialized_end=1377
+  _globals['_DEVICEKIND']._serialized_start=1380
+  _globals['_DEVICEKIND']._serialized_end=1528
+  _globals['_METHODCONFIG']._serialized_start=241
+  _globals['_METHODCONFIG']._serialized_end=554
+  _globals['_SERVETARGET']._serialized_start=556
+  _globals['_SERVETARGET']._serialized_end=675
+  _globals['_QUANTIZATIONSPEC']._serialized_start=678
+  _globals['_QUANTIZATIONSPEC']._serialized_end=1098
 # @@protoc_insertion_point(module_scope)

@@ -3,6 +3,7 @@ from quantd.v1 import aqlm_pb2 as _aqlm_pb2
 from quantd.v1 import awq_pb2 as _awq_pb2
 from quantd.v1 import bitsandbytes_pb2 as _bitsandbytes_pb2
 from quantd.v1 import calibration_pb2 as _calibration_pb2
+from quantd.v1 import evaluation_pb2 as _evaluation_pb2
 from quantd.v1 import gguf_pb2 as _gguf_pb2
 from quantd.v1 import gptq_pb2 as _gptq_pb2
 from google.protobuf.internal import containers as _containers
@@ -84,7 +85,7 @@ class ServeTarget(_message.Message):
     def __init__(self, engine: _Optional[_Union[Engine, str]] = ..., compute_capability: _Optional[str] = ...) -> None: ...
 
 class QuantizationSpec(_message.Message):
-    __slots__ = ("source_uri", "output_uri", "method", "calibration", "max_shard_size", "device", "serve_targets", "allow_non_finite")
+    __slots__ = ("source_uri", "output_uri", "method", "calibration", "max_shard_size", "device", "serve_targets", "allow_non_finite", "evaluation")
     SOURCE_URI_FIELD_NUMBER: _ClassVar[int]
     OUTPUT_URI_FIELD_NUMBER: _ClassVar[int]
     METHOD_FIELD_NUMBER: _ClassVar[int]
@@ -93,6 +94,7 @@ class QuantizationSpec(_message.Message):
     DEVICE_FIELD_NUMBER: _ClassVar[int]
     SERVE_TARGETS_FIELD_NUMBER: _ClassVar[int]
     ALLOW_NON_FINITE_FIELD_NUMBER: _ClassVar[int]
+    EVALUATION_FIELD_NUMBER: _ClassVar[int]
     source_uri: str
     output_uri: str
     method: MethodConfig
@@ -101,4 +103,5 @@ class QuantizationSpec(_message.Message):
     device: DeviceKind
     serve_targets: _containers.RepeatedCompositeFieldContainer[ServeTarget]
     allow_non_finite: bool
-    def __init__(self, source_uri: _Optional[str] = ..., output_uri: _Optional[str] = ..., method: _Optional[_Union[MethodConfig, _Mapping]] = ..., calibration: _Optional[_Union[_calibration_pb2.CalibrationConfig, _Mapping]] = ..., max_shard_size: _Optional[int] = ..., device: _Optional[_Union[DeviceKind, str]] = ..., serve_targets: _Optional[_Iterable[_Union[ServeTarget, _Mapping]]] = ..., allow_non_finite: bool = ...) -> None: ...
+    evaluation: _evaluation_pb2.EvaluationConfig
+    def __init__(self, source_uri: _Optional[str] = ..., output_uri: _Optional[str] = ..., method: _Optional[_Union[MethodConfig, _Mapping]] = ..., calibration: _Optional[_Union[_calibration_pb2.CalibrationConfig, _Mapping]] = ..., max_shard_size: _Optional[int] = ..., device: _Optional[_Union[DeviceKind, str]] = ..., serve_targets: _Optional[_Iterable[_Union[ServeTarget, _Mapping]]] = ..., allow_non_finite: bool = ..., evaluation: _Optional[_Union[_evaluation_pb2.EvaluationConfig, _Mapping]] = ...) -> None: ...

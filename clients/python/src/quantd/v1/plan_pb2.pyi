@@ -21,6 +21,7 @@ class TensorAction(int, metaclass=_enum_type_wrapper.EnumTypeWrapper):
     TENSOR_ACTION_CONVERT: _ClassVar[TensorAction]
     TENSOR_ACTION_GENERATE: _ClassVar[TensorAction]
     TENSOR_ACTION_DROP: _ClassVar[TensorAction]
+    TENSOR_ACTION_RESCALE: _ClassVar[TensorAction]
 TENSOR_ACTION_UNSPECIFIED: TensorAction
 TENSOR_ACTION_QUANTIZE: TensorAction
 TENSOR_ACTION_FALLBACK: TensorAction
@@ -28,6 +29,7 @@ TENSOR_ACTION_KEEP: TensorAction
 TENSOR_ACTION_CONVERT: TensorAction
 TENSOR_ACTION_GENERATE: TensorAction
 TENSOR_ACTION_DROP: TensorAction
+TENSOR_ACTION_RESCALE: TensorAction
 
 class TensorPlan(_message.Message):
     __slots__ = ("source_name", "target_name", "shape", "source_type", "target_type", "source_bytes", "target_bytes", "action", "reason")

@@ -1,0 +1,160 @@
+"""Activations of all sequences between two passes: in memory up to a budget, the rest in a file
+(worker only: imports torch)."""
+
+from __future__ import annotations
+
+import errno
+import os
+import tempfile
+from collections.abc import Hashable
+from pathlib import Path
+from types import TracebackType
+from typing import Self
+
+import msgspec
+import torch
+
+from quantd_server.errors import QuantdError
+
+
+class _Spilled(msgspec.Struct, frozen=True):
+    offset: int
+    nbytes: int
+    shape: torch.Size
+    dtype: torch.dtype
+
+
+class ActivationStore:
+    """Tensors by key. What exceeds ``budget_bytes`` goes to one nameless file below ``folder``.
+
+    The file has no name from the start, so that nothing is left over however the process ends.
+    Tensors that are put must not be written to afterwards; on another device than the CPU they
+    are copied.
+    """
+
+    def __init__(self, budget_bytes: int, folder: Path, device: torch.device | str = "cpu") -> None:
+        self._budget = budget_bytes
+        self._folder = folder
+        self._device = torch.device(device)
+        self._memory: dict[Hashable, torch.Tensor] = {}
+        self._spilled: dict[Hashable, _Spilled] = {}
+        self._free: dict[int, list[int]] = {}
+        self._end = 0
+        self._descriptor: int | None = None
+        self.memory_bytes = 0
+        """In memory now."""
+        self.spilled_bytes = 0
+        """Size of the file."""
+
+    def put(self, key: Hashable, value: torch.Tensor) -> None:
+        """Stores ``value``, replacing what was there. Raises QuantdError DISK_FULL."""
+        self.drop(key)
+        held = value.cpu()
+        if self.memory_bytes + held.nbytes <= self._budget:
+            if held.untyped_storage().nbytes() > held.nbytes:
+                held = held.clone()  # A view would keep its whole base alive.
+            self._memory[key] = held
+            self.memory_bytes += held.nbytes
+        else:
+            self._spill(key, held.contiguous())
+
+    def get(self, key: Hashable) -> torch.Tensor:
+        """What was put, bit for bit. Raises KeyError."""
+        held = self._memory.get(key)
+        if held is None:
+            held = self._read(self._spilled[key])
+        return held.to(self._device)
+
+    def pop(self, key: Hashable) -> torch.Tensor:
+        """As ``get``, and forgets it."""
+        value = self.get(key)
+        self.drop(key)
+        return value
+
+    def drop(self, key: Hashable) -> None:
+        """Forgets ``key`` if it is there."""
+        held = self._memory.pop(key, None)
+        if held is not None:
+            self.memory_bytes -= held.nbytes
+        spilled = self._spilled.pop(key, None)
+        if spilled is not None:
+            self._free.setdefault(spilled.nbytes, []).append(spilled.offset)
+
+    def __contains__(self, key: Hashable) -> bool:
+        return key in self._memory or key in self._spilled
+
+    def close(self) -> None:
+        """Forgets everything."""
+        self._memory.clear()
+        self._spilled.clear()
+        if self._descriptor is not None:
+            os.close(self._descriptor)
+            self._descriptor = None
+
+    def __enter__(self) -> Self:
+        return self
+
+    def __exit__(
+        self,
+        kind: type[BaseException] | None,
+        error: BaseException | None,
+        traceback: TracebackType | None,
+    ) -> None:
+        self.close()
+
+    def _spill(self, key: Hashable, value: torch.Tensor) -> None:
+        # Micro-batches of one shape follow each other: a freed place fits the next exactly.
+        places = self._free.get(value.nbytes)
+        if places:
+            offset = places.pop()
+        else:
+            offset, self._end = self._end, self._end + value.nbytes
+        try:
+            if self._descriptor is None:
+                self._descriptor = _nameless_file(self._folder)
+            data, position = _bytes(value), 0
+            while position < len(data):
+                position += os.pwrite(self._descriptor, data[position:], offset + position)
+        except OSError as error:
+            raise _failed(error) from None
+        self.spilled_bytes = max(self.spilled_bytes, offset + value.nbytes)
+        self._spilled[key] = _Spilled(offset, value.nbytes, value.shape, value.dtype)
+
+    def _read(self, spilled: _Spilled) -> torch.Tensor:
+        value = torch.empty(spilled.shape, dtype=spilled.dtype)
+        data, position = _bytes(value), 0
+        assert self._descriptor is not None
+        while position < len(data):
+            got = os.preadv(self._descriptor, [data[position:]], spilled.offset + position)
+            if got == 0:
+                raise _failed(OSError(errno.EIO, ""))
+            position += got
+        return value
+
+
+def _nameless_file(folder: Path) -> int:
+    descriptor, name = tempfile.mkstemp(dir=folder, prefix=".activations-")
+    os.unlink(name)
+    return descriptor
+
+
+def _bytes(value: torch.Tensor) -> memoryview:
+    return (
+        memoryview(value.view(-1).view(torch.uint8).numpy()) if value.numel() else memoryview(b"")
+    )
+
+
+def _failed(error: OSError) -> QuantdError:
+    if error.errno in (errno.ENOSPC, errno.EDQUOT, errno.EFBIG):
+        return QuantdError(
+            reason="DISK_FULL",
+            message="the disk is too full for the activations of the calibration data",
+            remedy="free space beside the output, allow more memory, or use fewer samples",
+            kind="exhausted",
+        )
+    return QuantdError(
+        reason="SCRATCH_FAILED",
+        message=f"activations could not be kept on disk: {os.strerror(error.errno or 0)}",
+        remedy="check the disk that holds the output",
+        kind="unavailable",
+    )

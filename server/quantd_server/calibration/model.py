@@ -1,0 +1,395 @@
+"""A language model of which one decoder block at a time is in memory (worker only: torch,
+transformers).
+
+The architecture is transformers' own; nothing here knows its inside. What surrounds the blocks
+(embedding, position embeddings, masks, final norm, head) is run by the model's own forward, whose
+blocks are replaced by functions that record what they are called with.
+"""
+
+from __future__ import annotations
+
+import re
+from collections.abc import Callable, Iterator, Mapping
+from contextlib import contextmanager, suppress
+from typing import Any
+
+import torch
+from torch import nn
+
+from quantd_server.calibration.experts import EXPERT_NAMES, take_experts_apart
+from quantd_server.calibration.parameters import ParameterSource
+from quantd_server.errors import QuantdError, quoted
+
+EMBEDDING_CHUNK_BYTES = 16 << 20
+"""Of the embedding, this much is read at once; only the rows of tokens that occur are kept."""
+
+Forward = Callable[..., Any]
+
+
+class BlockCall:
+    """What a block is called with beside the hidden states: masks, position embeddings."""
+
+    def __init__(self, args: tuple[Any, ...], kwargs: dict[str, Any]) -> None:
+        self.args = args
+        self.kwargs = kwargs
+
+    def run(self, block: nn.Module, states: torch.Tensor) -> Any:
+        """What ``block`` returns for hidden states [batch, length, hidden]."""
+        return block(states, *self.args, **self.kwargs)
+
+
+class _Stop(Exception):
+    """Leaves a forward pass whose rest is of no interest."""
+
+
+class BlockwiseModel:
+    """A causal language model whose parameters are read block by block and forgotten again.
+
+    Args:
+        config: Content of the checkpoint's ``config.json``.
+        parameters: Where to read from.
+        device: Where blocks are computed, e.g. ``cpu`` or ``cuda:0``.
+
+    Raises QuantdError ARCHITECTURE_NOT_SUPPORTED when transformers does not implement the
+    architecture or when its parameters are not those of the checkpoint.
+    """
+
+    def __init__(
+        self,
+        config: Mapping[str, Any],
+        parameters: ParameterSource,
+        *,
+        device: torch.device | str = "cpu",
+    ) -> None:
+        self.parameters = parameters
+        self.device = torch.device(device)
+        self.model_type = str(config.get("model_type", ""))
+        self._model = _on_meta_device(config)
+        self._experts = EXPERT_NAMES.get(self.model_type)
+        self.block_prefix, blocks = _block_list(self._model)
+        self.blocks: list[nn.Module] = list(blocks)
+        if self._experts is not None:
+            for block in self.blocks:
+                take_experts_apart(block, self._experts)
+        self._embedding: nn.Module = self._model.get_input_embeddings()
+        self._head: nn.Module = self._model.get_output_embeddings()
+        self._module_names = {module: name for name, module in self._model.named_modules()}
+        self._meta = {
+            name: parameter
+            for name, parameter in self._model.named_parameters(remove_duplicate=False)
+        }
+        self._check_names()
+        self._compute_buffers()
+        self._load_surroundings()
+        self._calls: dict[tuple[int, int], list[BlockCall]] = {}
+        self.returns_tuple = False
+
+    def __len__(self) -> int:
+        """Number of decoder blocks."""
+        return len(self.blocks)
+
+    # Names
+
+    def checkpoint_name(self, name: str) -> str:
+        """The checkpoint's name of a module or parameter of the transformers model."""
+        if self._experts is not None and name.startswith(self.block_prefix):
+            name = name.replace(".mlp.", f".{self._experts.module}.", 1)
+        return name
+
+    def linears(self, index: int) -> dict[str, nn.Module]:
+        """The linear layers of a block by their checkpoint names (without ``.weight``)."""
+        return {
+            self.checkpoint_name(f"{self.block_prefix}.{index}.{name}"): module
+            for name, module in self.blocks[index].named_modules()
+            if is_linear(module)
+        }
+
+    # Parameters
+
+    def load_block(self, index: int, *, linear_dtype: torch.dtype | None = None) -> None:
+        """Reads the parameters of a block, as float32.
+
+        ``linear_dtype``: dtype of the weights of linear layers; None leaves them as stored.
+        """
+        block = self.blocks[index]
+        weights = {f"{name}.weight" for name, module in block.named_modules() if is_linear(module)}
+        for name, _ in list(block.named_parameters()):
+            dtype = linear_dtype if name in weights else torch.float32
+            full = f"{self.block_prefix}.{index}.{name}"
+            value = self.parameters.read(self._stored_name(full))
+            _set_parameter(block, name, value.to(self.device, dtype))
+
+    def free_block(self, index: int) -> None:
+        """Forgets the parameters of a block."""
+        block = self.blocks[index]
+        for name, _ in list(block.named_parameters()):
+            owner, leaf = _owner(block, name)
+            owner._parameters[leaf] = self._meta[f"{self.block_prefix}.{index}.{name}"]
+
+    # Forward
+
+    @torch.inference_mode()
+    def embed(self, tokens: torch.Tensor) -> torch.Tensor:
+        """Hidden states [batch, length, hidden] float32 before the first block.
+
+        ``tokens``: ids [batch, length]. Also prepares ``calls`` for this shape.
+        """
+        distinct, renumbered = tokens.unique(return_inverse=True)
+        with self._embedding_of(distinct):
+            return self._record(renumbered.to(self.device))
+
+    def calls(self, batch: int, length: int) -> list[BlockCall]:
+        """How each block is called for this shape; ``embed`` saw one of it before."""
+        return self._calls[batch, length]
+
+    def run_block(self, index: int, states: torch.Tensor) -> torch.Tensor:
+        """Hidden states after a loaded block, from those before it: [batch, length, hidden]."""
+        batch, length, _ = states.shape
+        return self.states_of(self.calls(batch, length)[index].run(self.blocks[index], states))
+
+    def states_of(self, returned: Any) -> torch.Tensor:
+        """The hidden states in what a block returned."""
+        self.returns_tuple = isinstance(returned, tuple)
+        return returned[0] if self.returns_tuple else returned
+
+    def head_name(self) -> str:
+        """Checkpoint name of the output head's weight: the embedding's when they are tied."""
+        head = f"{self._module_names[self._head]}.weight"
+        stored = self._find_stored(head)
+        tied = getattr(self._model.config.get_text_config(), "tie_word_embeddings", False)
+        if stored is None or tied:
+            return self._stored_name(f"{self._module_names[self._embedding]}.weight")
+        return stored
+
+    @torch.inference_mode()
+    def logits(self, states: torch.Tensor, begin: int, head: torch.Tensor) -> torch.Tensor:
+        """Logits of a slice of the vocabulary, [batch, length, rows] float32.
+
+        ``states``: after the last block; ``head``: rows of the head's weight from ``begin`` on,
+        float32. Final norm, scaling and soft caps are the model's own.
+        """
+        batch, length, _ = states.shape
+        bias = self._head.bias
+        tokens = torch.zeros((batch, length), dtype=torch.long, device=self.device)
+        own_rows = self._head.weight
+        _set_parameter(self._head, "weight", head)
+        if bias is not None:
+            _set_parameter(self._head, "bias", bias[begin : begin + len(head)])
+        try:
+            with (
+                self._embedding_of(torch.zeros(1, dtype=torch.long)),
+                self._blocks_as(self._skip_to(states)),
+            ):
+                return self._model(input_ids=tokens, use_cache=False).logits.float()
+        finally:
+            self._head._parameters["weight"] = own_rows
+            self._head._parameters["bias"] = bias
+
+    # Inside
+
+    def _record(self, tokens: torch.Tensor) -> torch.Tensor:
+        batch, length = tokens.shape
+        calls: list[BlockCall] = []
+        first: list[torch.Tensor] = []
+
+        def recorder(index: int) -> Forward:
+            def record(states: torch.Tensor, *args: Any, **kwargs: Any) -> Any:
+                if not first:
+                    first.append(states)
+                elif states.shape != first[0].shape:
+                    # The model took element 0 of what the block returned.
+                    self.returns_tuple = True
+                    raise _Stop
+                calls.append(BlockCall(args, kwargs))
+                if index == len(self.blocks) - 1:
+                    raise _Stop
+                return (first[0],) if self.returns_tuple else first[0]
+
+            return record
+
+        for _ in range(2):  # Once more when the first attempt found that blocks return tuples.
+            calls.clear()
+            first.clear()
+            with self._blocks_as(recorder), suppress(_Stop):
+                self._model(input_ids=tokens, use_cache=False)
+            if len(calls) == len(self.blocks):
+                break
+        else:
+            raise _not_supported(self.model_type, "its forward does not call its blocks in turn")
+        self._calls[batch, length] = calls
+        return first[0].float()
+
+    def _skip_to(self, states: torch.Tensor) -> Callable[[int], Forward]:
+        result = (states,) if self.returns_tuple else states
+        return lambda index: lambda *args, **kwargs: result
+
+    @contextmanager
+    def _blocks_as(self, forward_of: Callable[[int], Forward]) -> Iterator[None]:
+        """Within, calling block i calls ``forward_of(i)``."""
+        for index, block in enumerate(self.blocks):
+            block.forward = forward_of(index)
+        try:
+            yield
+        finally:
+            for block in self.blocks:
+                del block.forward
+
+    @contextmanager
+    def _embedding_of(self, distinct: torch.Tensor) -> Iterator[None]:
+        """Within, token i of the model is token ``distinct[i]`` (sorted) of the vocabulary.
+
+        So that of the embedding only rows that occur are in memory.
+        """
+        name = f"{self._module_names[self._embedding]}.weight"
+        rows = self._rows(self._stored_name(name), distinct)
+        padding = getattr(self._embedding, "padding_idx", None)
+        self._embedding.padding_idx = None
+        _set_parameter(self._embedding, "weight", rows.to(self.device))
+        try:
+            yield
+        finally:
+            self._embedding._parameters["weight"] = self._meta[name]
+            self._embedding.padding_idx = padding
+
+    def _rows(self, name: str, distinct: torch.Tensor) -> torch.Tensor:
+        rows, width = self.parameters.shape(name)
+        if int(distinct[-1]) >= rows:
+            raise QuantdError(
+                reason="TOKEN_OUT_OF_VOCABULARY",
+                message=f"token {int(distinct[-1])} of the data is not below {rows}, the rows of "
+                f"{quoted(name)}",
+                remedy="use the tokenizer of this model",
+                field="spec.calibration",
+            )
+        step = max(1, EMBEDDING_CHUNK_BYTES // (4 * width))
+        pieces = []
+        for begin in range(0, rows, step):
+            end = min(rows, begin + step)
+            wanted = distinct[(distinct >= begin) & (distinct < end)]
+            if len(wanted):
+                chunk = self.parameters.read_rows(name, begin, end)
+                pieces.append(chunk[(wanted - begin).to(chunk.device)].float())
+        return torch.cat(pieces)
+
+    def _surroundings(self) -> Iterator[str]:
+        """Names of parameters outside the blocks, but for the embedding and the head's weight."""
+        apart = {f"{self._module_names[module]}.weight" for module in (self._embedding, self._head)}
+        for name in self._meta:
+            if not name.startswith(f"{self.block_prefix}.") and name not in apart:
+                yield name
+
+    def _load_surroundings(self) -> None:
+        for name in self._surroundings():
+            value = self.parameters.read(self._stored_name(name))
+            _set_parameter(self._model, name, value.to(self.device, torch.float32))
+
+    def _compute_buffers(self) -> None:
+        """Position frequencies and the like, which no checkpoint holds.
+
+        transformers itself computes them in ``_init_weights`` after a load on the meta device.
+        """
+        owners = []
+        for module in self._model.modules():
+            for name, buffer in module._buffers.items():
+                if buffer is not None and buffer.is_meta:
+                    module._buffers[name] = torch.empty_like(buffer, device=self.device)
+                    owners.append(module)
+        with torch.no_grad():
+            for module in dict.fromkeys(owners):
+                self._model._init_weights(module)
+
+    def _check_names(self) -> None:
+        """Every parameter but a tied head must be in the checkpoint, in the same shape."""
+        head = f"{self._module_names[self._head]}.weight"
+        for name, parameter in self._meta.items():
+            stored = self._find_stored(name)
+            if stored is None:
+                if name == head:
+                    continue
+                raise _not_supported(
+                    self.model_type, f"the checkpoint has no {quoted(self.checkpoint_name(name))}"
+                )
+            shape = self.parameters.shape(stored)
+            if shape != tuple(parameter.shape) and name != head:
+                raise _not_supported(
+                    self.model_type,
+                    f"{quoted(stored)} has shape {list(shape)}, but {list(parameter.shape)} follows "
+                    "from config.json",
+                )
+
+    def _find_stored(self, name: str) -> str | None:
+        """Checkpoints saved from the base model alone lack its prefix."""
+        full = self.checkpoint_name(name)
+        bare = full.removeprefix(f"{self._model.base_model_prefix}.")
+        return next((found for found in (full, bare) if found in self.parameters.names), None)
+
+    def _stored_name(self, name: str) -> str:
+        return self._find_stored(name) or self.checkpoint_name(name)
+
+
+def is_linear(module: nn.Module) -> bool:
+    """An ``nn.Linear`` or the transposed linear of the GPT-2 family."""
+    return isinstance(module, nn.Linear) or is_transposed(module)
+
+
+def is_transposed(module: nn.Module) -> bool:
+    """Whether its weight is [in, out]: transformers' ``Conv1D``."""
+    return type(module).__name__ == "Conv1D" and hasattr(module, "nf")
+
+
+def _on_meta_device(config: Mapping[str, Any]) -> Any:
+    from transformers import CONFIG_MAPPING, AutoModelForCausalLM
+
+    model_type = str(config.get("model_type", ""))
+    plain = {key: value for key, value in config.items() if key != "quantization_config"}
+    if model_type not in CONFIG_MAPPING:
+        raise _not_supported(model_type, "transformers does not know it")
+    parsed = CONFIG_MAPPING[model_type].from_dict(plain)
+    with torch.device("meta"):
+        for attention in ("sdpa", "eager"):
+            try:
+                model = AutoModelForCausalLM.from_config(
+                    parsed, attn_implementation=attention, dtype=torch.float32
+                )
+            except ValueError as error:
+                reason = str(error)
+                continue
+            return model.eval().requires_grad_(False)
+    raise _not_supported(model_type, re.split(r"[.:\n]", reason)[0])
+
+
+def _block_list(model: nn.Module) -> tuple[str, nn.ModuleList]:
+    """The decoder blocks: of the outermost lists of modules, the one with most parameters."""
+    lists = {
+        name: module for name, module in model.named_modules() if isinstance(module, nn.ModuleList)
+    }
+    outermost = {
+        name: module
+        for name, module in lists.items()
+        if not any(name.startswith(f"{other}.") for other in lists)
+    }
+    if not outermost:
+        raise _not_supported(type(model).__name__, "it has no list of decoder blocks")
+    return max(
+        outermost.items(), key=lambda item: sum(value.numel() for value in item[1].parameters())
+    )
+
+
+def _owner(module: nn.Module, name: str) -> tuple[nn.Module, str]:
+    path, _, leaf = name.rpartition(".")
+    return module.get_submodule(path), leaf
+
+
+def _set_parameter(module: nn.Module, name: str, value: torch.Tensor) -> None:
+    owner, leaf = _owner(module, name)
+    owner._parameters[leaf] = nn.Parameter(value, requires_grad=False)
+
+
+def _not_supported(model_type: str, fault: str) -> QuantdError:
+    return QuantdError(
+        reason="ARCHITECTURE_NOT_SUPPORTED",
+        message=f"a model of type {quoted(model_type)} cannot be calibrated: {fault}",
+        remedy="use a method without calibration, such as gguf or bitsandbytes",
+        field="spec.source_uri",
+        kind="precondition",
+    )

@@ -1,0 +1,80 @@
+"""What the input of linear layers looks like over all tokens (worker only: imports torch)."""
+
+from __future__ import annotations
+
+from collections.abc import Callable, Iterable, Iterator
+from contextlib import contextmanager
+from dataclasses import dataclass
+
+import torch
+
+PANEL = 512
+"""Rows of a gram matrix computed at once; what lies above the diagonal panel is mirrored."""
+
+
+@dataclass(frozen=True, kw_only=True)
+class InputStatistics:
+    """Of K input channels over all tokens that reach a linear."""
+
+    gram: torch.Tensor
+    """Σ x xᵀ, [K, K] float32, symmetric."""
+    mean_abs: torch.Tensor
+    """Mean of |x| per channel, [K] float32; 0 without tokens."""
+    tokens: int
+
+
+@torch.inference_mode()
+def input_statistics(
+    inputs: Iterable[torch.Tensor],
+    channels: int,
+    *,
+    device: torch.device,
+    bf16_products: bool,
+    after_step: Callable[[], None],
+) -> InputStatistics:
+    """The statistics of ``inputs``, tensors [..., channels] of any float type.
+
+    Sums are float32. ``bf16_products`` says that the inputs are bfloat16 values, whose products
+    are exact in bfloat16 arithmetic with float32 sums.
+    """
+    gram = torch.zeros((channels, channels), device=device)
+    total = torch.zeros(channels, dtype=torch.float64, device=device)
+    tokens = 0
+    for value in inputs:
+        flat = value.reshape(-1, channels).float()
+        with matrix_products_in_bf16(enabled=bf16_products):
+            for begin in range(0, channels, PANEL):
+                end = min(channels, begin + PANEL)
+                gram[begin:end, :end].addmm_(flat[:, begin:end].T, flat[:, :end])
+                after_step()
+        total += flat.abs().sum(0)
+        tokens += len(flat)
+    _mirror(gram)
+    return InputStatistics(gram=gram, mean_abs=(total / max(1, tokens)).float(), tokens=tokens)
+
+
+def _mirror(gram: torch.Tensor) -> None:
+    """Copies the panels below the diagonal above it."""
+    for begin in range(0, len(gram), PANEL):
+        end = min(len(gram), begin + PANEL)
+        gram[:begin, begin:end] = gram[begin:end, :begin].T
+        diagonal = gram[begin:end, begin:end]
+        # Both halves are sums of the same products, not always in the same order.
+        diagonal.copy_(diagonal.tril() + diagonal.tril(-1).T)
+
+
+@contextmanager
+def matrix_products_in_bf16(*, enabled: bool) -> Iterator[None]:
+    """Within, float32 matrix products on the CPU may round their factors to bfloat16.
+
+    On processors with AMX that is what happens; on others the same setting chooses oneDNN's
+    float32 kernels, which are the faster ones.
+    """
+    settings = torch.backends.mkldnn.matmul
+    before = settings.fp32_precision
+    if enabled:
+        settings.fp32_precision = "bf16"
+    try:
+        yield
+    finally:
+        settings.fp32_precision = before

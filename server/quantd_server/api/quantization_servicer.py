@@ -86,7 +86,7 @@ class QuantizationServicer(v1.QuantizationServiceServicer):
 
     async def _job_for(self, request: v1.QuantizeRequest) -> Job:
         """The job that the request made before, or a new one."""
-        requested, labels = _domain_spec(request.spec), dict(request.labels)
+        requested, labels = _requested(request.spec), dict(request.labels)
         job = self._jobs.find_request(request.request_id, requested, labels)
         if job is not None:
             return job
@@ -101,7 +101,7 @@ class QuantizationServicer(v1.QuantizationServiceServicer):
     async def _plan(
         self, message: v1.QuantizationSpec, *, offset: int, page_size: int
     ) -> PlanReport:
-        spec = _domain_spec(message)
+        spec = from_message(message, QuantizationSpec)
         report = await self._planner.plan(spec, offset=offset, page_size=page_size)
         if report.plan is not None:
             plan = self._jobs.finished_jobs.estimate(report.plan)
@@ -113,8 +113,8 @@ class QuantizationServicer(v1.QuantizationServiceServicer):
         return report
 
 
-def _domain_spec(message: v1.QuantizationSpec) -> QuantizationSpec:
-    """The spec in domain terms. Raises QuantdError NOT_IMPLEMENTED for methods not served yet."""
+def _requested(message: v1.QuantizationSpec) -> QuantizationSpec:
+    """The spec of a job. Raises QuantdError NOT_IMPLEMENTED for methods that are only planned."""
     from quantd_server.methods.registry import UNAVAILABLE  # late: methods are many modules
 
     method = message.method.WhichOneof("config")

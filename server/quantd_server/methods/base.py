@@ -65,7 +65,8 @@ class TensorTask(msgspec.Struct, frozen=True, kw_only=True):
     values: tuple[float, ...] = ()
     """Contents of a generated tensor."""
     block: int | None = None
-    """Decoder block that it is solved with; None when it needs nothing but its own weight."""
+    """Decoder block that it is solved with; None when it needs nothing but its own weight. An
+    output head comes after the last block and counts as one more."""
     importance: bytes = b""
     """What each column of each matrix weighs in the rounding: float32[matrices * columns], as
     bytes; empty when all weigh the same."""

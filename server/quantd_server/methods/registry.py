@@ -5,15 +5,26 @@ Importing this is cheap: a method imports its kernels when a worker asks it for 
 
 from __future__ import annotations
 
+from collections.abc import Mapping
+
 from quantd_server.errors import Finding, Severity
-from quantd_server.methods.base import TensorwiseMethod
+from quantd_server.methods.aqlm import Aqlm
+from quantd_server.methods.awq import Awq
+from quantd_server.methods.base import Method, TensorwiseMethod
 from quantd_server.methods.bitsandbytes import Bitsandbytes4Bit, Bitsandbytes8Bit
 from quantd_server.methods.gguf import Gguf
+from quantd_server.methods.gptq import Gptq
 
 METHODS: dict[str, TensorwiseMethod] = {
     method.name: method for method in (Bitsandbytes8Bit(), Bitsandbytes4Bit(), Gguf())
 }
 """Those that this version runs."""
+
+PLANNED_ONLY: dict[str, Method] = {method.name: method for method in (Gptq(), Awq(), Aqlm())}
+"""Those that this version plans, but does not run."""
+
+PLANNABLE: Mapping[str, Method] = {**METHODS, **PLANNED_ONLY}
+"""All of them."""
 
 
 def not_implemented(name: str) -> Finding:
@@ -29,5 +40,5 @@ def not_implemented(name: str) -> Finding:
     )
 
 
-UNAVAILABLE: dict[str, Finding] = {name: not_implemented(name) for name in ("gptq", "awq", "aqlm")}
-"""Methods of the API that this server lists but cannot run, with the reason."""
+UNAVAILABLE: dict[str, Finding] = {name: not_implemented(name) for name in PLANNED_ONLY}
+"""Why those that are planned only cannot run."""

@@ -18,7 +18,7 @@ from quantd_server.checkpoint.safetensors_layout import (
     SafetensorsLayout,
     plan_files,
 )
-from quantd_server.errors import Finding, QuantdError
+from quantd_server.errors import Finding, QuantdError, quoted
 from quantd_server.methods.base import (
     Action,
     OutputPart,
@@ -40,6 +40,8 @@ class PlannedTensor(msgspec.Struct, frozen=True, kw_only=True):
     action: Action
     reason: str
     transform: Transform = "copy"
+    block: int | None = None
+    """As ``TensorTask.block``."""
 
 
 def kept_tensor(entry: TensorEntry, reason: str) -> PlannedTensor:
@@ -47,6 +49,19 @@ def kept_tensor(entry: TensorEntry, reason: str) -> PlannedTensor:
     stored = OutputTensor(name=entry.name, dtype=entry.dtype, shape=entry.shape)
     return PlannedTensor(
         entry=entry, stored=(stored,), target_type=entry.dtype, action="KEEP", reason=reason
+    )
+
+
+def rescaled_tensor(entry: TensorEntry, reason: str, block: int) -> PlannedTensor:
+    """A tensor that keeps its type and shape and gets other values."""
+    stored = OutputTensor(name=entry.name, dtype=entry.dtype, shape=entry.shape)
+    return PlannedTensor(
+        entry=entry,
+        stored=(stored,),
+        target_type=entry.dtype,
+        action="RESCALE",
+        reason=reason,
+        block=block,
     )
 
 
@@ -76,9 +91,9 @@ def safetensors_work(
 ) -> WorkPlan:
     """The work plan: files, places, config.json and what is carried over."""
     tensors = list(tensors)
-    layout = plan_files(
-        [stored for tensor in tensors for stored in tensor.stored], options.max_shard_size
-    )
+    stored = [stored for tensor in tensors for stored in tensor.stored]
+    _require_unique_names(stored)
+    layout = plan_files(stored, options.max_shard_size)
     config = published_config(checkpoint.config, dict(quantization_config))
     texts = {"config.json": json.dumps(config, indent=2, ensure_ascii=False) + "\n"}
     if layout.index is not None:
@@ -93,6 +108,22 @@ def safetensors_work(
         carried=checkpoint.carried_files,
         findings=tuple(findings),
     )
+
+
+def _require_unique_names(stored: Iterable[OutputTensor]) -> None:
+    """A source may hold a tensor whose name is that of another's scales."""
+    names: set[str] = set()
+    for tensor in stored:
+        if tensor.name in names:
+            raise QuantdError(
+                reason="TENSOR_NAME_TAKEN",
+                field="spec.source_uri",
+                kind="precondition",
+                message=f"the source holds a tensor {quoted(tensor.name)}, the name of one that "
+                "belongs to a quantized weight",
+                remedy="name the original checkpoint, which is not quantized",
+            )
+        names.add(tensor.name)
 
 
 def _places(layout: SafetensorsLayout) -> dict[str, tuple[str, int, int]]:
@@ -114,6 +145,7 @@ def _task(tensor: PlannedTensor, places: Mapping[str, tuple[str, int, int]]) -> 
         reason=tensor.reason,
         parts=tuple(_part(stored, places) for stored in tensor.stored),
         transform=tensor.transform,
+        block=tensor.block,
     )
 
 

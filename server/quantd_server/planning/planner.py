@@ -17,7 +17,7 @@ from quantd_server.host.description import Host
 from quantd_server.methods.base import TensorTask, WorkOptions, WorkPlan
 from quantd_server.methods.configs import Bitsandbytes4BitConfig, MethodConfig
 from quantd_server.methods.gguf.architectures import FAMILIES
-from quantd_server.methods.registry import METHODS, UNAVAILABLE
+from quantd_server.methods.registry import PLANNABLE, UNAVAILABLE
 from quantd_server.planning.capability_report import usable_devices
 from quantd_server.planning.inspection import existing_quantization
 from quantd_server.planning.output_rules import output_findings
@@ -33,14 +33,11 @@ def plan(
 ) -> PlanReport:
     """The plan of ``spec`` on ``host`` with the tasks [offset, offset + page_size) listed.
 
-    Raises QuantdError when the source is not there, not allowed, or damaged, and when this version
-    does not quantize with the method.
+    Raises QuantdError when the source is not there, not allowed, or damaged.
     """
-    if spec.method.name in UNAVAILABLE:
-        raise QuantdError.from_finding(UNAVAILABLE[spec.method.name])
     source = roots.source(spec.source_uri)
     checkpoint = open_checkpoint(source)
-    method = METHODS[spec.method.name]
+    method = PLANNABLE[spec.method.name]
     config = method.resolve(spec.method.value)
     device, device_findings = _choose_device(spec, host)
     spec = msgspec.structs.replace(
@@ -50,6 +47,8 @@ def plan(
         device=device,
     )
     findings = [*_source_findings(checkpoint), *device_findings]
+    if method.name in UNAVAILABLE:
+        findings.append(UNAVAILABLE[method.name])
     paths: dict[str, str] = {}
     for field, uri in method.file_uris(config).items():
         try:
@@ -128,9 +127,9 @@ def _gguf_architecture(checkpoint: Checkpoint) -> str:
 
 def _choose_device(spec: QuantizationSpec, host: Host) -> tuple[DeviceKind, list[Finding]]:
     """The device a job would use: the one asked for, else the CPU, whose kernels need no copies."""
-    if spec.device in (None, "CPU"):
-        return "CPU", []
     usable = usable_devices(spec.method.name, host)
+    if spec.device in (None, "CPU") or not usable:  # nothing runs a method that is only planned
+        return "CPU", []
     if spec.device in usable:
         return spec.device, []
     return "CPU", [

@@ -81,7 +81,7 @@ TABLE = MethodTable(
         Field("true_sequential", Boolean(), ("meta.true_sequential",)),
         Field("static_groups", Boolean(), ("meta.static_groups",)),
         Field("mse", Number(maximum=8), ("meta.mse",)),
-        Field("block_size", Integer(minimum=16, maximum=4096)),
+        Field("block_size", Integer(minimum=16, maximum=4096), ("meta.block_size",)),
         Field("lm_head", Boolean()),
         Field(
             "format",

@@ -1,9 +1,6 @@
-"""`dynamic` of GPTQModel: settings by module, as an object from pattern to settings.
+"""`dynamic` of GPTQModel, read: see ``methods.gptq.dynamic_json`` for what it is.
 
-"+:PATTERN" or "PATTERN" gives the matching modules settings of their own, "-:PATTERN" leaves them
-out. Readers match a pattern at the start of the name (``re.match``); the spec searches. So
-"lm_head" there is "^(?:lm_head)" here, and "attn" here is ".*(?:attn)" there. The order counts, the
-first that matches wins, and is kept in canonical JSON.
+The order counts, the first rule that matches wins, and is kept in canonical JSON.
 """
 
 from __future__ import annotations
@@ -13,6 +10,7 @@ from typing import Any
 
 from quantd_server.errors import quoted
 from quantd_server.methods.configs import GptqModuleRule
+from quantd_server.methods.gptq.dynamic_json import dynamic_json, searched
 from quantd_server.methods.patterns import compile_pattern
 from quantd_server.planning.config_parsing.json_text import child
 from quantd_server.planning.config_parsing.rules import (
@@ -34,9 +32,6 @@ SETTINGS: dict[str, Rule] = {
 }
 MAX_RULES = 256
 MAX_PATTERN_LENGTH = 512
-
-_ANYWHERE = (".*(?:", ")")
-_AT_START = ("^(?:", ")")
 
 
 class ModuleRules:
@@ -62,24 +57,14 @@ class ModuleRules:
         return tuple(rules.values())
 
     def write(self, value: Iterable[GptqModuleRule]) -> dict[str, Any]:
-        """Of two rules with the same pattern only the first ever matches; the other is left out."""
-        members: dict[str, Any] = {}
-        for rule in value:
-            key = ("-:" if rule.exclude else "+:") + _matched_at_start(rule.pattern)
-            settings = {
-                name: getattr(rule, name)
-                for name in sorted(SETTINGS)
-                if getattr(rule, name) is not None
-            }
-            members.setdefault(key, settings)
-        return members
+        return dynamic_json(value)
 
 
 def _rule(key: str, settings: Any) -> GptqModuleRule:
     place = child("", key)
     if not isinstance(settings, dict):
         raise wrong_type(settings, "an object of settings", place)
-    pattern = _searched(key.removeprefix("-:") if key.startswith("-:") else key.removeprefix("+:"))
+    pattern = searched(key.removeprefix("-:") if key.startswith("-:") else key.removeprefix("+:"))
     if not 1 <= len(pattern) <= MAX_PATTERN_LENGTH:
         raise not_allowed(key, f"a pattern of 1 to {MAX_PATTERN_LENGTH} characters", place)
     try:
@@ -103,29 +88,3 @@ def _rule(key: str, settings: Any) -> GptqModuleRule:
         except ValueRefusedError as refusal:
             raise ValueRefusedError(refusal.reason, refusal.message, child(place, name)) from None
     return GptqModuleRule(pattern=pattern, exclude=key.startswith("-:"), **values)
-
-
-def _searched(pattern: str) -> str:
-    """The expression to search that finds what ``pattern`` matches from the start."""
-    inner = _inside(pattern, *_ANYWHERE)
-    return pattern.join(_AT_START) if inner is None else inner
-
-
-def _matched_at_start(pattern: str) -> str:
-    """The inverse of ``_searched``."""
-    inner = _inside(pattern, *_AT_START)
-    if inner is not None and _inside(inner, *_ANYWHERE) is None:
-        return inner
-    return pattern.join(_ANYWHERE)
-
-
-def _inside(pattern: str, opening: str, closing: str) -> str | None:
-    """What the one group holds that ``pattern`` consists of; None if it does not."""
-    if not (pattern.startswith(opening) and pattern.endswith(closing)):
-        return None
-    inner = pattern[len(opening) : -len(closing)]
-    try:
-        compile_pattern(inner)  # "(?:a)|(b)" begins and ends alike, but "a)|(b" is no expression
-    except ValueError:
-        return None
-    return inner

@@ -1,0 +1,155 @@
+"""The plan of an AQLM checkpoint: codes, codebooks and scales."""
+
+from __future__ import annotations
+
+from collections.abc import Iterator
+
+from quantd_server.checkpoint.opening import Checkpoint
+from quantd_server.checkpoint.safetensors_layout import OutputTensor
+from quantd_server.errors import Finding, Severity
+from quantd_server.methods.aqlm.config_json import aqlm_json
+from quantd_server.methods.aqlm.rules import code_findings
+from quantd_server.methods.aqlm.shape import CodeShape
+from quantd_server.methods.base import WorkOptions, WorkPlan
+from quantd_server.methods.configs import AqlmConfig, filled
+from quantd_server.methods.linear_weights import (
+    LinearWeight,
+    SourceTensors,
+    finding,
+    nothing_to_quantize,
+    source_tensors,
+)
+from quantd_server.methods.safetensors_work import (
+    PlannedTensor,
+    dropped_tensor,
+    kept_tensor,
+    require_huggingface,
+    safetensors_work,
+)
+
+DEFAULTS = AqlmConfig(
+    num_codebooks=1,
+    nbits_per_codebook=16,
+    in_group_size=8,
+    out_group_size=1,
+    relative_mse_tolerance=0.01,
+    max_epochs=1000,
+    steps_per_epoch=100,
+    lr=1e-4,
+    beam_size=1,
+    init_max_iter=100,
+    init_max_points_per_centroid=0,
+    finetune_max_epochs=5,
+    finetune_lr=1e-5,
+    finetune_batch_size=32,
+    finetune_early_stop=3,
+)
+
+
+class Aqlm:
+    """The method `aqlm`; see ``methods.base.Method``."""
+
+    name = "aqlm"
+    devices = ("CPU", "CUDA")
+    single_file = False
+    calibrated = True
+
+    def resolve(self, config: AqlmConfig) -> AqlmConfig:
+        return filled(config, DEFAULTS)
+
+    def file_uris(self, config: AqlmConfig) -> dict[str, str]:
+        return {}
+
+    def prepare(self, config: AqlmConfig, checkpoint: Checkpoint, options: WorkOptions) -> WorkPlan:
+        source = require_huggingface(checkpoint, self.name)
+        field = f"spec.method.{self.name}"
+        shape = CodeShape.of(config)
+        excluded = frozenset(config.linear_weights_not_to_quantize)
+        tensors = source_tensors(source, output_head=bool(excluded), experts=False)
+        chosen = [weight for weight in tensors.linears if weight.entry.name not in excluded]
+        quantized = {
+            weight.module for weight in chosen if shape.divides(weight.rows, weight.columns)
+        }
+        kept = [
+            place.module
+            for place in tensors.layout.places.values()
+            if place.is_linear_module and place.module not in quantized
+        ]
+        return safetensors_work(
+            _planned(tensors, excluded, quantized, shape),
+            source,
+            aqlm_json(config, kept),
+            (
+                *tensors.findings,
+                *_exclusion_findings(excluded, tensors, field),
+                *code_findings(chosen, shape, field),
+                *([] if chosen else [nothing_to_quantize(field)]),
+            ),
+            options,
+        )
+
+
+def stored_tensors(
+    module: str, rows: int, columns: int, shape: CodeShape
+) -> tuple[OutputTensor, ...]:
+    """What is stored for a weight [rows, columns] = [out, in], as `aqlm.QuantizedLinear` has it.
+
+    ``codes`` int8 or int16 [out groups, in groups, codebooks]; ``codebooks`` float16[codebooks,
+    2^bits, out group, in group]; ``scales`` float16[out groups, 1, 1, 1].
+    """
+    out_groups = rows // shape.out_group
+    stored = (
+        ("codes", shape.code_dtype, (out_groups, columns // shape.in_group, shape.codebooks)),
+        ("codebooks", "F16", (shape.codebooks, 2**shape.bits, shape.out_group, shape.in_group)),
+        ("scales", "F16", (out_groups, 1, 1, 1)),
+    )
+    return tuple(
+        OutputTensor(name=f"{module}.{name}", dtype=dtype, shape=size, group=module)
+        for name, dtype, size in stored
+    )
+
+
+def _planned(
+    tensors: SourceTensors, excluded: frozenset[str], quantized: set[str], shape: CodeShape
+) -> Iterator[PlannedTensor]:
+    for tensor in tensors.tensors:
+        entry = tensor.entry
+        if not isinstance(tensor, LinearWeight):
+            if tensor.dropped:
+                yield dropped_tensor(entry, tensor.reason)
+            else:
+                yield kept_tensor(entry, tensor.reason)
+        elif tensor.module in quantized:
+            yield PlannedTensor(
+                entry=entry,
+                stored=stored_tensors(tensor.module, tensor.rows, tensor.columns, shape),
+                target_type=f"AQLM{shape.name}",
+                action="QUANTIZE",
+                reason="linear layer",
+                transform="transpose" if tensor.transposed else "copy",
+                block=tensor.block,
+            )
+        elif entry.name in excluded:
+            yield kept_tensor(entry, "excluded by linear_weights_not_to_quantize")
+        else:
+            yield kept_tensor(
+                entry,
+                f"[{tensor.rows}, {tensor.columns}] does not fall into groups of "
+                f"[{shape.out_group}, {shape.in_group}]",
+            )
+
+
+def _exclusion_findings(
+    excluded: frozenset[str], tensors: SourceTensors, field: str
+) -> Iterator[Finding]:
+    unknown = sorted(excluded - tensors.layout.places.keys())
+    if unknown:
+        yield finding(
+            Severity.WARNING,
+            "PATTERN_UNMATCHED",
+            f"{field}.linear_weights_not_to_quantize",
+            f"{len(unknown)} entries are no parameters of the source",
+            'write full names such as "lm_head.weight", or leave them out',
+            unknown,
+            kind="invalid",
+        )

@@ -138,15 +138,7 @@ class ChunkWorker:
             return -1
         assert task.source is not None
         if not self._allow_non_finite:
-            raise QuantdError(
-                reason="NON_FINITE_WEIGHTS",
-                field="spec.source_uri",
-                kind="precondition",
-                message=f"tensor {quoted(task.source.name)} holds {values[bad]} at element "
-                f"{chunk.first + bad}; weights have to be finite",
-                remedy="repair the checkpoint, or set allow_non_finite to have such weights "
-                "replaced by zero where they are quantized",
-            )
+            raise not_finite(task.source.name, float(values[bad]), chunk.first + bad)
         return chunk.first + bad
 
     def _buffer(self, name: str, count: int, dtype: type[np.generic]) -> npt.NDArray[Any]:
@@ -156,6 +148,19 @@ class ChunkWorker:
             kept = np.empty(count, dtype)
             setattr(self._buffers, name, kept)
         return kept[:count]
+
+
+def not_finite(name: str, value: float, element: int) -> QuantdError:
+    """The error about a tensor whose element ``element`` is ``value``, NaN or infinite."""
+    return QuantdError(
+        reason="NON_FINITE_WEIGHTS",
+        field="spec.source_uri",
+        kind="precondition",
+        message=f"tensor {quoted(name)} holds {value} at element {element}; weights have to be "
+        "finite",
+        remedy="repair the checkpoint, or set allow_non_finite to have such weights replaced by "
+        "zero where they are quantized",
+    )
 
 
 def _out_of_range(task: TensorTask) -> QuantdError:

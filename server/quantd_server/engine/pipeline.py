@@ -18,6 +18,7 @@ import numpy as np
 
 from quantd_server.engine.chunks import ChunkOutcome, ChunkWorker, split
 from quantd_server.engine.pipeline_sizes import chunks_in_flight
+from quantd_server.errors import Finding
 from quantd_server.methods.base import TensorQuantizer, TensorTask
 
 
@@ -34,6 +35,11 @@ class TaskOutcome(msgspec.Struct, frozen=True, kw_only=True):
     squared_error: float
     squared_sum: float
     first_nonfinite: int
+    output_error: float | None = None
+    """Of the output on calibration data; set by the methods that calibrate."""
+    rounding_output_error: float | None = None
+    """The same with plain rounding."""
+    warnings: tuple[Finding, ...] = ()
 
 
 class _OpenTask:

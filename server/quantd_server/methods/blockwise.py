@@ -1,14 +1,14 @@
 """What a method that calibrates is to the engine.
 
-The engine walks the decoder blocks. For each group of linears that share an input it hands over
-their weights and what is known of the input; the method answers with the weights that readers will
-compute with, so that the walk goes on with them. When a block is done, the method gives the
-contents of the block's tensors.
+The engine walks the decoder blocks. It hands over the linears of a block stage by stage (a stage's
+linears do not depend on each other), with what is known of their inputs; the method answers with
+the weights that readers will compute with, so that the walk goes on with them. When a block is
+done, the method gives the contents of the block's tensors.
 """
 
 from __future__ import annotations
 
-from collections.abc import Callable, Iterator, Mapping, Sequence
+from collections.abc import Callable, Iterator, Sequence
 from dataclasses import dataclass
 from typing import TYPE_CHECKING, Any, Protocol
 
@@ -20,9 +20,11 @@ if TYPE_CHECKING:
     import numpy.typing as npt
     import torch
 
+    from quantd_server.checkpoint.opening import Checkpoint
+
 
 class InputStatistics(Protocol):
-    """What calibration knows of the input of a group of linears with K columns."""
+    """What calibration knows of the input of linears with K columns."""
 
     @property
     def gram(self) -> torch.Tensor:
@@ -41,15 +43,27 @@ class InputStatistics(Protocol):
 
 
 class LinearGroup(Protocol):
-    """Linears that share one input. Names are those of modules."""
+    """Linears that share one input."""
 
     @property
-    def weights(self) -> Mapping[str, torch.Tensor]:
-        """float32 [out, in] by name."""
+    def names(self) -> tuple[str, ...]:
+        """Their modules."""
         ...
 
+    def statistics(self) -> InputStatistics:
+        """Of their input; computed anew at every call."""
+        ...
+
+
+class Stage(Protocol):
+    """Linears of a block that do not depend on each other."""
+
     @property
-    def statistics(self) -> InputStatistics: ...
+    def groups(self) -> Sequence[LinearGroup]: ...
+
+    def weight(self, name: str) -> torch.Tensor:
+        """The weight of a linear, a new tensor float32 [out, in]."""
+        ...
 
 
 @dataclass(frozen=True, kw_only=True, slots=True)
@@ -77,31 +91,33 @@ Contents = Sequence["npt.NDArray[np.generic]"]
 class BlockQuantizer(Protocol):
     """Quantizes the linears of one decoder block, in the order in which data flows."""
 
-    def quantize(self, group: LinearGroup) -> list[QuantizedLinear]:
-        """Solve the linears of a group."""
+    def quantize(self, stage: Stage) -> Iterator[QuantizedLinear]:
+        """Solve the linears of a stage."""
         ...
 
     def finish(self) -> Iterator[tuple[TensorTask, Contents]]:
-        """The contents of the block's tensors, when all its groups have been solved."""
+        """The contents of the block's tensors, when all its stages have been solved."""
         ...
 
 
+Read = Callable[[TensorTask], "torch.Tensor"]
+"""The source tensor of a task, in the dtype in which it is stored."""
+
+MakeQuantizer = Callable[[Sequence[TensorTask], Read], BlockQuantizer]
+"""From the QUANTIZE and RESCALE tasks of a block to its quantizer."""
+
+
 class BlockwiseMethod(Method, Protocol):
-    """A method that needs to see what goes through a model. All of this is for workers only."""
+    """A method that needs to see what goes through a model."""
 
-    def block_quantizer(
-        self,
-        config: Any,
-        tasks: Sequence[TensorTask],
-        read: Callable[[TensorTask], torch.Tensor],
-        *,
-        device: str,
-        threads: int,
-    ) -> BlockQuantizer:
-        """The quantizer of a block whose QUANTIZE and RESCALE tasks are ``tasks``.
+    def sequential(self, config: Any) -> bool:
+        """Whether later linears of a block see the errors of earlier ones."""
+        ...
 
-        ``read`` gives the source tensor of a task in float32.
-        """
+    def block_quantizers(
+        self, config: Any, checkpoint: Checkpoint, *, threads: int
+    ) -> MakeQuantizer:
+        """What makes the quantizer of each block (worker only)."""
         ...
 
     def dequantize(self, config: Any, task: TensorTask, contents: Contents) -> torch.Tensor:

@@ -13,7 +13,8 @@ from typing import Any, Literal
 
 import msgspec
 
-from quantd_server.checkpoint.layout import ModelLayout, TensorRole
+from quantd_server.checkpoint.huggingface import HuggingFaceCheckpoint
+from quantd_server.checkpoint.layout import ModelLayout, TensorRole, model_layout
 from quantd_server.errors import Finding, Severity
 from quantd_server.methods.linear_weights import finding
 
@@ -212,3 +213,12 @@ def rescaling(
                     "reads the same input as quantized layers, takes up its scales"
                 )
     return Rescaling(foldings=tuple(used), changed=changed)
+
+
+def foldings_by_block(checkpoint: HuggingFaceCheckpoint) -> dict[int, tuple[Folding, ...]]:
+    """The foldings of each decoder block of a checkpoint."""
+    shapes = {name: entry.shape for name, entry in checkpoint.tensors.items()}
+    by_block: dict[int, tuple[Folding, ...]] = {}
+    for folding in foldings(checkpoint.config, model_layout(checkpoint.config, shapes), shapes):
+        by_block[folding.block] = (*by_block.get(folding.block, ()), folding)
+    return by_block

@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 from collections.abc import Iterator, Sequence
+from typing import TYPE_CHECKING
 
 from quantd_server.checkpoint.layout import TensorRole
 from quantd_server.checkpoint.opening import Checkpoint
@@ -10,7 +11,8 @@ from quantd_server.checkpoint.safetensors_layout import OutputTensor
 from quantd_server.errors import Finding, Severity
 from quantd_server.methods.awq.config_json import awq_json
 from quantd_server.methods.awq.exclusions import Exclusions
-from quantd_server.methods.base import WorkOptions, WorkPlan
+from quantd_server.methods.base import TensorTask, WorkOptions, WorkPlan
+from quantd_server.methods.blockwise import Contents, MakeQuantizer
 from quantd_server.methods.configs import AwqConfig, filled
 from quantd_server.methods.group_sizes import divides, undivided
 from quantd_server.methods.linear_weights import (
@@ -29,6 +31,9 @@ from quantd_server.methods.safetensors_work import (
     safetensors_work,
 )
 from quantd_server.methods.scale_folding import foldings, rescaling, without_scale_mapping
+
+if TYPE_CHECKING:
+    import torch
 
 GROUP_SIZES = (-1, 16, 32, 64, 128)
 
@@ -97,6 +102,21 @@ class Awq:
             ),
             options,
         )
+
+    def sequential(self, config: AwqConfig) -> bool:
+        return True
+
+    def block_quantizers(
+        self, config: AwqConfig, checkpoint: Checkpoint, *, threads: int
+    ) -> MakeQuantizer:
+        from quantd_server.methods.awq import solving
+
+        return solving.block_quantizers(config, require_huggingface(checkpoint, self.name), threads)
+
+    def dequantize(self, config: AwqConfig, task: TensorTask, contents: Contents) -> torch.Tensor:
+        from quantd_server.methods.awq import solving
+
+        return solving.dequantize(task, contents)
 
 
 def packed_tensors(

@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import json
 from collections.abc import Iterator
+from typing import TYPE_CHECKING
 
 import msgspec
 
@@ -11,7 +12,8 @@ from quantd_server.checkpoint.layout import TensorRole
 from quantd_server.checkpoint.opening import Checkpoint
 from quantd_server.checkpoint.safetensors_layout import OutputTensor
 from quantd_server.errors import Finding, Severity
-from quantd_server.methods.base import WorkOptions, WorkPlan
+from quantd_server.methods.base import TensorTask, WorkOptions, WorkPlan
+from quantd_server.methods.blockwise import Contents, MakeQuantizer
 from quantd_server.methods.configs import GptqConfig, filled
 from quantd_server.methods.gptq.config_json import CONFIG_FILE, gptq_json
 from quantd_server.methods.gptq.module_settings import ModuleRules, ModuleSettings
@@ -37,6 +39,9 @@ from quantd_server.methods.scale_folding import (
     rescaling,
     without_scale_mapping,
 )
+
+if TYPE_CHECKING:
+    import torch
 
 GROUP_SIZES = (-1, 16, 32, 64, 128, 256, 512, 1024)
 
@@ -124,6 +129,21 @@ class Gptq:
         )
         text = json.dumps(entry, indent=2, ensure_ascii=False) + "\n"
         return msgspec.structs.replace(work, texts=work.texts | {CONFIG_FILE: text})
+
+    def sequential(self, config: GptqConfig) -> bool:
+        return bool(config.true_sequential)
+
+    def block_quantizers(
+        self, config: GptqConfig, checkpoint: Checkpoint, *, threads: int
+    ) -> MakeQuantizer:
+        from quantd_server.methods.gptq import solving
+
+        return solving.block_quantizers(config, require_huggingface(checkpoint, self.name), threads)
+
+    def dequantize(self, config: GptqConfig, task: TensorTask, contents: Contents) -> torch.Tensor:
+        from quantd_server.methods.gptq import solving
+
+        return solving.dequantize(config, task, contents)
 
 
 def packed_tensors(

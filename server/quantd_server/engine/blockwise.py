@@ -1,0 +1,183 @@
+"""One job of a method that calibrates: walk the decoder blocks, solve each, write it (worker only).
+
+Memory holds one block, the statistics of one group of linears and the activations up to a budget,
+however deep the model is.
+"""
+
+from __future__ import annotations
+
+import threading
+from collections import defaultdict
+from collections.abc import Callable, Iterator, Sequence
+from pathlib import Path
+
+import torch
+
+from quantd_server.calibration.activations import ActivationStore
+from quantd_server.calibration.model import BlockwiseModel
+from quantd_server.calibration.parameters import CheckpointParameters
+from quantd_server.calibration.walk import BlockWalk, Stage
+from quantd_server.checkpoint.huggingface import HuggingFaceCheckpoint
+from quantd_server.checkpoint.reading import TensorReader
+from quantd_server.engine.chunks import ChunkWorker, not_finite
+from quantd_server.engine.pipeline import JobCancelled, TaskOutcome
+from quantd_server.engine.specification import QuantizationSpec
+from quantd_server.methods.base import TensorTask
+from quantd_server.methods.blockwise import BlockQuantizer, BlockwiseMethod, QuantizedLinear
+
+
+class BlockwiseRun:
+    """The blocks of one job.
+
+    Args:
+        method, spec: What to do.
+        checkpoint, reader: The source.
+        worker: Writes.
+        sequences: Calibration data, int64 [length] each.
+        folder: For activations beyond the budget.
+        threads: Threads that compute.
+        cancelled: Set when the job shall stop.
+    """
+
+    def __init__(
+        self,
+        *,
+        method: BlockwiseMethod,
+        spec: QuantizationSpec,
+        checkpoint: HuggingFaceCheckpoint,
+        reader: TensorReader,
+        worker: ChunkWorker,
+        sequences: Sequence[torch.Tensor],
+        activation_budget: int,
+        folder: Path,
+        threads: int,
+        cancelled: threading.Event,
+    ) -> None:
+        self._method = method
+        self._spec = spec
+        self._checkpoint = checkpoint
+        self._worker = worker
+        self._sequences = sequences
+        self._activation_budget = activation_budget
+        self._folder = folder
+        self._threads = threads
+        self._cancelled = cancelled
+        self._parameters = _CheckedParameters(
+            checkpoint, reader, allow_non_finite=spec.allow_non_finite
+        )
+        self.blocks_done = 0
+        self.blocks_total = 0
+        self.fraction_of_block = 0.0
+
+    @property
+    def fraction(self) -> float:
+        """Part of the blocks that is done, from 0 to 1."""
+        if not self.blocks_total:
+            return 0.0
+        return min(1.0, (self.blocks_done + self.fraction_of_block) / self.blocks_total)
+
+    def outcomes(self, tasks: Sequence[TensorTask]) -> Iterator[TaskOutcome]:
+        """Do the tasks, block after block; a tensor is told of when its block is written.
+
+        Raises JobCancelled and what reading and writing raise.
+        """
+        torch.set_num_threads(self._threads)
+        by_block: dict[int, list[TensorTask]] = defaultdict(list)
+        for task in tasks:
+            assert task.block is not None
+            by_block[task.block].append(task)
+        targets = {
+            task.source.name.removesuffix(".weight")
+            for task in tasks
+            if task.action == "QUANTIZE" and task.source
+        }
+        config = self._spec.method.value
+        make = self._method.block_quantizers(config, self._checkpoint, threads=self._threads)
+        device = "cuda" if self._spec.device == "CUDA" else "cpu"
+        model = BlockwiseModel(self._checkpoint.config, self._parameters, device=device)
+        self.blocks_total = len(model)
+        with ActivationStore(self._activation_budget, self._folder, device) as store:
+            walk = BlockWalk(
+                model,
+                self._sequences,
+                store=store,
+                targets=targets,
+                sequential=self._method.sequential(config),
+                on_progress=self._on_progress,
+                check_cancelled=self._check_cancelled,
+            )
+            for block in walk:
+                quantizer = make(by_block[block.index], self._read)
+                yield from self._do_block(quantizer, block.stages())
+                self.blocks_done, self.fraction_of_block = block.index + 1, 0.0
+
+    @torch.inference_mode()
+    def _do_block(self, quantizer: BlockQuantizer, stages: Iterator[Stage]) -> list[TaskOutcome]:
+        linears: dict[str, QuantizedLinear] = {}
+        for stage in stages:
+            for linear in quantizer.quantize(stage):
+                self._check_cancelled()
+                source = linear.task.source
+                assert source is not None
+                stage.replace(source.name.removesuffix(".weight"), linear.weight)
+                linears[source.name] = linear
+        outcomes = []
+        for task, contents in quantizer.finish():
+            self._check_cancelled()
+            self._worker.write(task, [(part, 0, data) for part, data in enumerate(contents)])
+            outcomes.append(_outcome(task, linears.get(task.source.name if task.source else "")))
+        return outcomes
+
+    def _read(self, task: TensorTask) -> torch.Tensor:
+        assert task.source is not None
+        return self._parameters.read(task.source.name)
+
+    def _on_progress(self, fraction: float) -> None:
+        self.fraction_of_block = fraction
+
+    def _check_cancelled(self) -> None:
+        if self._cancelled.is_set():
+            raise JobCancelled
+
+
+class _CheckedParameters(CheckpointParameters):
+    """Parameters that are finite; others are an error, or zero where that was asked for."""
+
+    def __init__(
+        self, checkpoint: HuggingFaceCheckpoint, reader: TensorReader, *, allow_non_finite: bool
+    ) -> None:
+        super().__init__(checkpoint, reader)
+        self._allow_non_finite = allow_non_finite
+
+    def read(self, name: str) -> torch.Tensor:
+        return self._checked(name, super().read(name))
+
+    def read_rows(self, name: str, begin: int, end: int) -> torch.Tensor:
+        return self._checked(name, super().read_rows(name, begin, end))
+
+    def _checked(self, name: str, value: torch.Tensor) -> torch.Tensor:
+        if bool(torch.isfinite(value).all()):
+            return value
+        if not self._allow_non_finite:
+            flat = value.flatten()
+            index = int((~torch.isfinite(flat)).nonzero()[0])
+            raise not_finite(name, float(flat[index]), index)
+        return torch.nan_to_num(value, nan=0.0, posinf=0.0, neginf=0.0)
+
+
+def _outcome(task: TensorTask, linear: QuantizedLinear | None) -> TaskOutcome:
+    if linear is None:
+        return TaskOutcome(
+            task=task, relative_error=None, squared_error=0.0, squared_sum=0.0, first_nonfinite=-1
+        )
+    ratio = linear.squared_error / linear.squared_sum if linear.squared_sum else 0.0
+    return TaskOutcome(
+        task=task,
+        relative_error=ratio**0.5,
+        squared_error=linear.squared_error,
+        squared_sum=linear.squared_sum,
+        first_nonfinite=-1,
+        output_error=linear.output_error,
+        rounding_output_error=linear.rounding_output_error,
+        warnings=linear.warnings,
+    )

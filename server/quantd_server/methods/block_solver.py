@@ -1,0 +1,253 @@
+"""Quantizes the linears of a decoder block, for GPTQ and AWQ alike (worker only).
+
+The order is that of the data: for each stage, scales for the input channels are chosen (AWQ), then
+every linear is solved with its scaled weight and scaled statistics. Dividing what comes before by
+the scales is left to the end of the block: rows of a quantized linear are divided by dividing its
+scales, which leaves its codes as they are.
+"""
+
+from __future__ import annotations
+
+from collections.abc import Callable, Iterator, Mapping, Sequence
+from dataclasses import dataclass, replace
+
+import torch
+
+from quantd_server.errors import Finding, Severity
+from quantd_server.kernels.awq.scales import scaled_gram
+from quantd_server.kernels.output_error import error_ratio, squared_output_error
+from quantd_server.kernels.uniform_grid import to_stored_scale
+from quantd_server.methods.base import TensorTask
+from quantd_server.methods.blockwise import (
+    Contents,
+    InputStatistics,
+    LinearGroup,
+    QuantizedLinear,
+    Read,
+    Stage,
+)
+from quantd_server.methods.channel_scales import ScaleSettings, choose_scales
+from quantd_server.methods.linear_solver import (
+    LinearSettings,
+    QuantizedWeight,
+    quantize_linear,
+    rounded,
+)
+from quantd_server.methods.rescaling import divided_norm, rescaled, stored
+from quantd_server.methods.scale_folding import Folding
+
+FEWEST_TOKENS = 32
+"""With fewer tokens than this, statistics say nothing about a linear: it is rounded."""
+
+
+@dataclass(frozen=True, kw_only=True)
+class BlockSettings:
+    """What a method has made of its configuration for one block."""
+
+    linears: Mapping[str, LinearSettings]
+    """By module."""
+    foldings: Sequence[Folding] = ()
+    scales: ScaleSettings | None = None
+    """None for no scaling."""
+
+
+class BlockSolver:
+    """A ``methods.blockwise.BlockQuantizer``.
+
+    ``pack`` gives the contents of a task's parts for its quantized weight.
+    """
+
+    def __init__(
+        self,
+        settings: BlockSettings,
+        tasks: Sequence[TensorTask],
+        read: Read,
+        pack: Callable[[TensorTask, QuantizedWeight], Contents],
+        *,
+        threads: int,
+    ) -> None:
+        self._settings = settings
+        self._tasks = {task.source.name: task for task in tasks if task.source}
+        self._read = read
+        self._pack = pack
+        self._threads = threads
+        self._solved: dict[str, QuantizedWeight] = {}
+        self._norms: dict[str, torch.Tensor] = {}
+        """What norms become, by module, where that is settled with the scales."""
+        self._scales: dict[str, torch.Tensor] = {}
+        """Scales of the input channels, by module."""
+        self._folding_of = {
+            module: folding for folding in settings.foldings for module in folding.following
+        }
+
+    def quantize(self, stage: Stage) -> Iterator[QuantizedLinear]:
+        """Solve the linears of a stage."""
+        kept: dict[int, InputStatistics] = {}
+        for folding, groups in self._foldings_in(stage):
+            self._choose_scales(folding, groups, stage, kept)
+        for number, group in enumerate(stage.groups):
+            statistics = kept.pop(number, None) or group.statistics()
+            yield from self._solve_group(group, stage, statistics)
+
+    def _foldings_in(self, stage: Stage) -> Iterator[tuple[Folding, list[int]]]:
+        """The foldings whose readers are in the stage, with the numbers of their groups."""
+        if self._settings.scales is None:
+            return
+        members: dict[str, tuple[Folding, list[int]]] = {}
+        for number, group in enumerate(stage.groups):
+            folding = self._folding_of.get(group.names[0])
+            if folding is not None:
+                members.setdefault(folding.previous, (folding, []))[1].append(number)
+        yield from members.values()
+
+    def _choose_scales(
+        self,
+        folding: Folding,
+        numbers: list[int],
+        stage: Stage,
+        kept: dict[int, InputStatistics],
+    ) -> None:
+        assert self._settings.scales is not None
+        groups = [stage.groups[number] for number in numbers]
+        settings = self._settings.linears[groups[0].names[0]]
+
+        def inputs() -> Iterator[tuple[list[torch.Tensor], InputStatistics]]:
+            for number, group in zip(numbers, groups, strict=True):
+                statistics = group.statistics()
+                if len(numbers) == 1:
+                    kept[number] = statistics
+                yield [stage.weight(name) for name in group.names], statistics
+
+        scales = choose_scales(inputs, self._settings.scales, settings, single=len(numbers) == 1)
+        if folding.divided != "ROWS":
+            task = self._tasks[f"{folding.previous}.weight"]
+            norm, scales = divided_norm(
+                self._read(task), scales, plus_one=folding.divided == "NORM_PLUS_ONE"
+            )
+            self._norms[folding.previous] = norm
+        for module in folding.following:
+            self._scales[module] = scales
+
+    def _solve_group(
+        self, group: LinearGroup, stage: Stage, statistics: InputStatistics
+    ) -> Iterator[QuantizedLinear]:
+        scales = self._scales.get(group.names[0])
+        gram = statistics.gram
+        scaled = gram if scales is None else scaled_gram(gram, scales)
+        for name in group.names:
+            yield self._solve(name, stage.weight(name), scales, gram, scaled, statistics.tokens)
+
+    def _solve(
+        self,
+        name: str,
+        weight: torch.Tensor,
+        scales: torch.Tensor | None,
+        gram: torch.Tensor,
+        scaled: torch.Tensor,
+        tokens: int,
+    ) -> QuantizedLinear:
+        task = self._tasks[f"{name}.weight"]
+        settings = self._settings.linears[name]
+        energy = squared_output_error(weight, gram)
+        plain = rounded(weight, settings).dequantize()
+        rounding_error = squared_output_error(plain - weight, gram)
+        source = weight if scales is None else weight * scales
+        warnings = []
+        if tokens < FEWEST_TOKENS:
+            solved = rounded(source, settings)
+            warnings.append(_undersampled(name, tokens))
+        else:
+            solved = quantize_linear(source, scaled, settings, self._threads)
+            if solved.fell_back:
+                warnings.append(_fell_back(name))
+        if solved.saturated_groups:
+            warnings.append(_saturated(name, solved.saturated_groups))
+        self._solved[name] = solved
+        effective = solved.dequantize()
+        if scales is not None:
+            effective = effective / scales
+        difference = effective - weight
+        return QuantizedLinear(
+            task=task,
+            weight=effective,
+            squared_error=float(difference.square().sum(dtype=torch.float64)),
+            squared_sum=float(weight.square().sum(dtype=torch.float64)),
+            output_error=error_ratio(squared_output_error(difference, gram), energy),
+            rounding_output_error=error_ratio(rounding_error, energy),
+            warnings=tuple(warnings),
+        )
+
+    def finish(self) -> Iterator[tuple[TensorTask, Contents]]:
+        """The contents of the block's tensors."""
+        divisors = {
+            folding.previous: (folding, self._scales[folding.following[0]])
+            for folding in self._settings.foldings
+            if folding.following[0] in self._scales
+        }
+        for name, task in self._tasks.items():
+            module, _, leaf = name.rpartition(".")
+            if task.action == "QUANTIZE":
+                solved = self._solved.pop(module)
+                if module in divisors:
+                    solved = _with_divided_rows(solved, *divisors[module])
+                yield task, self._pack(task, solved)
+            elif leaf == "weight" and module in self._norms:
+                yield task, [stored(self._norms[module], task)]
+            else:
+                value = rescaled(
+                    self._read(task),
+                    divisors.get(module),
+                    self._scales.get(module) if leaf == "weight" else None,
+                )
+                yield task, [stored(value, task)]
+
+
+def _with_divided_rows(
+    solved: QuantizedWeight, folding: Folding, divisor: torch.Tensor
+) -> QuantizedWeight:
+    scales = solved.scales.clone()
+    rows = slice(folding.first_row, folding.first_row + folding.channels)
+    scales[rows] = to_stored_scale(scales[rows] / divisor.unsqueeze(1))
+    return replace(solved, scales=scales)
+
+
+def _undersampled(name: str, tokens: int) -> Finding:
+    return Finding(
+        severity=Severity.WARNING,
+        field="spec.calibration",
+        reason="TOO_FEW_TOKENS",
+        message=f"{name} saw {tokens} calibration tokens, fewer than {FEWEST_TOKENS}; its weights "
+        "were rounded to nearest",
+        remedy="calibrate with more, or with more varied, data",
+        kind="precondition",
+        subjects=(name,),
+        subject_count=1,
+    )
+
+
+def _fell_back(name: str) -> Finding:
+    return Finding(
+        severity=Severity.WARNING,
+        field="spec.calibration",
+        reason="SECOND_MOMENT_INDEFINITE",
+        message=f"the second moment of the inputs of {name} is not positive definite, whatever the "
+        "damping; its weights were rounded to nearest",
+        remedy="calibrate with more data, or set a larger damp_percent",
+        kind="precondition",
+        subjects=(name,),
+        subject_count=1,
+    )
+
+
+def _saturated(name: str, groups: int) -> Finding:
+    return Finding(
+        severity=Severity.WARNING,
+        field="spec.source_uri",
+        reason="WEIGHTS_SATURATED",
+        message=f"{groups} groups of {name} hold weights too large for a float16 scale; the "
+        "largest were cut off",
+        remedy="leave this module out, or choose bitsandbytes or GGUF",
+        kind="precondition",
+        subjects=(name,),
+        subject_count=1,
+    )

@@ -1,0 +1,88 @@
+"""Choosing the scales of input channels for linears that may see different tokens (worker only).
+
+The linears after an attention norm see the same input. The experts after an MLP norm share the
+norm, and so the scales, but each sees its own tokens: their errors add up.
+"""
+
+from __future__ import annotations
+
+from collections.abc import Callable, Iterable
+from dataclasses import dataclass
+
+import torch
+
+from quantd_server.kernels.awq.scales import (
+    candidate_errors,
+    scale_candidates,
+    search_scales,
+    weight_magnitude,
+)
+from quantd_server.methods.blockwise import InputStatistics
+from quantd_server.methods.linear_solver import LinearSettings
+
+
+@dataclass(frozen=True, kw_only=True, slots=True)
+class ScaleSettings:
+    """Arguments of the search; see ``kernels.awq.scales.search_scales``."""
+
+    n_grid: int
+    duo_scaling: bool
+
+
+Inputs = Callable[[], Iterable[tuple[list[torch.Tensor], InputStatistics]]]
+"""Weights, float32 [out, in], and the statistics of their input, group by group."""
+
+
+def choose_scales(
+    inputs: Inputs, scales: ScaleSettings, linear: LinearSettings, *, single: bool
+) -> torch.Tensor:
+    """The scales float32 [in] with the least error in all outputs together.
+
+    ``single``: there is one group. Otherwise ``inputs`` is gone through twice, so that the
+    statistics of one group at a time are in memory.
+    """
+    duo = (scales.duo_scaling,)
+    if single:
+        [(weights, statistics)] = inputs()
+        return search_scales(
+            weights,
+            statistics.gram,
+            statistics.mean_abs,
+            bits=linear.bits,
+            group_size=linear.group_size,
+            sym=linear.sym,
+            n_grid=scales.n_grid,
+            duo_scaling=duo,
+        ).scales
+    activation, magnitude = _shared_magnitudes(inputs, linear.group_size)
+    candidates = [
+        candidate
+        for _, candidate in scale_candidates(
+            activation, magnitude, n_grid=scales.n_grid, duo_scaling=duo
+        )
+    ]
+    errors = [0.0] * len(candidates)
+    for weights, statistics in inputs():
+        found = candidate_errors(
+            weights,
+            statistics.gram,
+            candidates,
+            bits=linear.bits,
+            group_size=linear.group_size,
+            sym=linear.sym,
+        )
+        errors = [total + error for total, error in zip(errors, found, strict=True)]
+    return candidates[min(range(len(errors)), key=errors.__getitem__)]
+
+
+def _shared_magnitudes(inputs: Inputs, group_size: int) -> tuple[torch.Tensor, torch.Tensor]:
+    """Mean magnitudes of the activations over all tokens, and of the weights over all rows."""
+    activation, magnitude = torch.zeros(()), torch.zeros(())
+    tokens = rows = 0
+    for weights, statistics in inputs():
+        count = sum(weight.shape[0] for weight in weights)
+        activation = activation + statistics.mean_abs * statistics.tokens
+        magnitude = magnitude + weight_magnitude(weights, group_size) * count
+        tokens += statistics.tokens
+        rows += count
+    return activation / max(1, tokens), magnitude / max(1, rows)

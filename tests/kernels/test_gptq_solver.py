@@ -15,6 +15,7 @@ from quantd_server.kernels import uniform_grid
 from quantd_server.kernels.gptq import column_rounding, reverse_cholesky, solver
 from quantd_server.kernels.gptq.column_order import ColumnOrder, column_order
 from quantd_server.kernels.gptq.solver import Solution, solve
+from quantd_server.kernels.uniform_grid import Grid
 
 
 def problem(rows: int, columns: int, seed: int = 0) -> tuple[torch.Tensor, torch.Tensor]:
@@ -31,6 +32,10 @@ def dequantized(solution: Solution) -> torch.Tensor:
     index = solution.g_idx.long()
     zeros = solution.zeros.double()[:, index]
     return (solution.codes.double() - zeros) * solution.scales.double()[:, index]
+
+
+def fixed_grid(weight: torch.Tensor, bits: int, group_size: int, *, sym: bool) -> Grid:
+    return uniform_grid.fit(uniform_grid.in_groups(weight, group_size), bits=bits, sym=sym)
 
 
 def squared_error(weight: torch.Tensor, gram: torch.Tensor, rounded: torch.Tensor) -> float:
@@ -123,9 +128,14 @@ CASES = list(
 @pytest.mark.parametrize(("bits", "group_size", "sym", "order", "static_groups"), CASES)
 def test_equals_the_textbook(bits, group_size, sym, order, static_groups):
     weight, gram = problem(rows=3, columns=96, seed=bits)
-    options = {"sym": sym, "order": order, "static_groups": static_groups, "damp_percent": 0.02}
-    expected, groups = textbook(weight, gram, bits, group_size, **options)
-    solution = solve(weight, gram, bits=bits, group_size=group_size, block_size=24, **options)
+    options = {"sym": sym, "order": order, "damp_percent": 0.02}
+    expected, groups = textbook(
+        weight, gram, bits, group_size, static_groups=static_groups, **options
+    )
+    grid = fixed_grid(weight, bits, group_size, sym=sym) if static_groups else None
+    solution = solve(
+        weight, gram, bits=bits, group_size=group_size, static_grid=grid, block_size=24, **options
+    )
     assert solution.g_idx.tolist() == groups.tolist()
     assert not solution.fell_back
     assert solution.damp == 0.02
@@ -205,7 +215,8 @@ def test_dead_columns_are_rounded_on_their_own():
     dead = [0, 5, 63]
     gram[dead, :] = 0
     gram[:, dead] = 0
-    solution = solve(weight, gram, bits=4, group_size=16, sym=True, static_groups=True)
+    grid = fixed_grid(weight, 4, 16, sym=True)
+    solution = solve(weight, gram, bits=4, group_size=16, sym=True, static_grid=grid)
     assert solution.dead_columns == 3
     expected = plain_rounding(weight, 4, 16, sym=True)
     assert torch.equal(dequantized(solution)[:, dead], expected[:, dead])
@@ -273,8 +284,8 @@ def test_what_cannot_be_factorized_is_rounded_plainly(spoil, order, increment):
 def test_any_shape(rows, groups, size, block_size, bits, sym, order, static_groups):
     weight, gram = problem(rows, groups * size, seed=rows)
     solution = solve(
-        weight, gram, bits=bits, group_size=size, sym=sym, order=order,
-        static_groups=static_groups, block_size=block_size,
+        weight, gram, bits=bits, group_size=size, sym=sym, order=order, block_size=block_size,
+        static_grid=fixed_grid(weight, bits, size, sym=sym) if static_groups else None,
     )  # fmt: skip
     assert solution.codes.shape == weight.shape
     assert solution.codes.T.is_contiguous()

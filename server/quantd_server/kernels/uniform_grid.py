@@ -12,14 +12,16 @@ from __future__ import annotations
 
 from typing import NamedTuple
 
+import numpy as np
 import torch
+
+from quantd_server.kernels.range_search import search_range
 
 LARGEST_SCALE = 65504.0  # the largest float16
 SMALLEST_SCALE = 2.0**-24  # the smallest float16 above zero
 
-# The search of GPTQ's reference code: ranges of 100 %, 99 % … 21 % of the full one.
-SEARCH_STEPS = 80
-SEARCH_STEP = 0.01
+# Fractions of the full range that the search tries; GPTQ's reference code stops there as well.
+SHRINKS = tuple(1.0 - 0.02 * step for step in range(1, 40))
 
 
 class Grid(NamedTuple):
@@ -71,11 +73,41 @@ def fit(
         mse: above 0, ranges are shrunk where that lowers the sum of |error|**mse.
         importance: float32 [..., group_size], factors of the errors in that sum.
     """
-    low, high = _range(values, sym=sym)
-    grid = _grid_of_range(low, high, bits=bits, sym=sym)
+    low, high = value_range(values, sym=sym)
+    grid = grid_of_range(low, high, bits=bits, sym=sym)
     if mse <= 0.0:
         return grid
-    return _search(values, low, high, bits=bits, sym=sym, mse=mse, importance=importance)
+    if importance is None:
+        importance = torch.ones(values.shape[:-1], device=values.device)
+    else:
+        importance = importance / importance.max().clamp(min=torch.finfo(torch.float32).tiny)
+    search = _search if values.device.type == "cpu" else _search_with_torch
+    return search(values, low, high, bits=bits, sym=sym, mse=mse, importance=importance)
+
+
+def value_range(values: torch.Tensor, *, sym: bool) -> tuple[torch.Tensor, torch.Tensor]:
+    """The smallest and largest values of groups [..., group_size, rows], 0 among them; symmetric
+    ranges reach equally far to both sides.
+    """
+    low = values.amin(dim=-2).clamp_(max=0.0)
+    high = values.amax(dim=-2).clamp_(min=0.0)
+    if sym:
+        high = torch.maximum(high, -low)
+        low = -high
+    return low, high
+
+
+def grid_of_range(low: torch.Tensor, high: torch.Tensor, *, bits: int, sym: bool) -> Grid:
+    """The grid from ``low`` to ``high``, float32 [..., rows]; an empty range gets the scale 1."""
+    # Halves first: the difference of two large float32 values may overflow.
+    scale = (high / largest_code(bits)) - (low / largest_code(bits))
+    empty = scale == 0.0
+    scale = to_stored_scale(scale.masked_fill_(empty, 1.0))
+    middle = float(1 << (bits - 1))
+    if sym:
+        return Grid(scale, torch.full_like(scale, middle))
+    zero = torch.round(-low / scale).clamp_(0.0, largest_code(bits))
+    return Grid(scale, zero.masked_fill_(empty, middle))
 
 
 def quantize(values: torch.Tensor, grid: Grid, bits: int) -> torch.Tensor:
@@ -117,27 +149,6 @@ def checked_group_size(columns: int, group_size: int) -> int:
     return size
 
 
-def _range(values: torch.Tensor, *, sym: bool) -> tuple[torch.Tensor, torch.Tensor]:
-    low = values.amin(dim=-2).clamp_(max=0.0)
-    high = values.amax(dim=-2).clamp_(min=0.0)
-    if sym:
-        high = torch.maximum(high, -low)
-        low = -high
-    return low, high
-
-
-def _grid_of_range(low: torch.Tensor, high: torch.Tensor, *, bits: int, sym: bool) -> Grid:
-    # Halves first: the difference of two large float32 values may overflow.
-    scale = (high / largest_code(bits)) - (low / largest_code(bits))
-    empty = scale == 0.0
-    scale = to_stored_scale(scale.masked_fill_(empty, 1.0))
-    middle = float(1 << (bits - 1))
-    if sym:
-        return Grid(scale, torch.full_like(scale, middle))
-    zero = torch.round(-low / scale).clamp_(0.0, largest_code(bits))
-    return Grid(scale, zero.masked_fill_(empty, middle))
-
-
 def _codes(values: torch.Tensor, grid: Grid, bits: int) -> torch.Tensor:
     codes = (values / grid.scale.unsqueeze(-2)).round_()
     return codes.add_(grid.zero.unsqueeze(-2)).clamp_(0.0, largest_code(bits))
@@ -151,20 +162,45 @@ def _search(
     bits: int,
     sym: bool,
     mse: float,
-    importance: torch.Tensor | None,
+    importance: torch.Tensor,
 ) -> Grid:
-    best = _grid_of_range(low, high, bits=bits, sym=sym)
-    best_error = torch.full_like(best.scale, torch.inf)
-    for step in range(SEARCH_STEPS):
-        shrink = 1.0 - step * SEARCH_STEP
-        grid = _grid_of_range(low * shrink, high * shrink, bits=bits, sym=sym)
+    grid = grid_of_range(low, high, bits=bits, sym=sym)
+    size, rows = values.shape[-2:]
+    scale, zero = grid.scale.reshape(-1, rows), grid.zero.reshape(-1, rows)
+    search_range(
+        values.reshape(-1, size, rows).contiguous().numpy(),
+        importance.reshape(-1, size).contiguous().numpy(),
+        low.reshape(-1, rows).numpy(),
+        high.reshape(-1, rows).numpy(),
+        np.float32(largest_code(bits)),
+        np.float32(1 << (bits - 1) if sym else -1),
+        np.float32(mse),
+        np.array(SHRINKS, np.float32),
+        scale.numpy(),
+        zero.numpy(),
+    )
+    return Grid(scale.view_as(grid.scale), zero.view_as(grid.zero))
+
+
+def _search_with_torch(
+    values: torch.Tensor,
+    low: torch.Tensor,
+    high: torch.Tensor,
+    *,
+    bits: int,
+    sym: bool,
+    mse: float,
+    importance: torch.Tensor,
+) -> Grid:
+    best = grid_of_range(low, high, bits=bits, sym=sym)
+    best_loss = torch.full_like(best.scale, torch.inf)
+    for shrink in (1.0, *SHRINKS):
+        grid = grid_of_range(low * shrink, high * shrink, bits=bits, sym=sym)
         errors = rounded(values, grid, bits).sub_(values).abs_()
         errors = errors.square_() if mse == 2.0 else errors.pow_(mse)
-        if importance is not None:
-            errors.mul_(importance.unsqueeze(-1))
-        error = errors.sum(dim=-2)
-        better = error < best_error
-        best_error = torch.where(better, error, best_error)
+        loss = errors.mul_(importance.unsqueeze(-1)).sum(dim=-2)
+        better = loss < best_loss
+        best_loss = torch.where(better, loss, best_loss)
         best = Grid(
             torch.where(better, grid.scale, best.scale), torch.where(better, grid.zero, best.zero)
         )

@@ -78,7 +78,7 @@ def solve(
     group_size: int,
     sym: bool,
     order: ColumnOrder = ColumnOrder.NATURAL,
-    static_groups: bool = False,
+    static_grid: Grid | None = None,
     damp_percent: float = 0.05,
     damp_auto_increment: float = 0.01,
     mse: float = 0.0,
@@ -95,7 +95,8 @@ def solve(
         group_size: columns of a group, a divisor of the columns; -1 is one group.
         sym, mse: see :func:`quantd_server.kernels.uniform_grid.fit`.
         order: in which order columns are rounded.
-        static_groups: fix all grids from the original weight, in natural groups.
+        static_grid: fixed grids, float32 [groups, rows], of natural groups, for example fitted to
+            the original weight; if not given, each is fitted when its group's turn has come.
         damp_percent: fraction of the mean diagonal added to the diagonal.
         damp_auto_increment: how much more is added when the matrix is not positive definite, and
             twice as much each further time; 0 goes to a floor below small diagonal entries.
@@ -110,16 +111,18 @@ def solve(
     positions = column_order(order, gram.diagonal(), size)
     problem = _factorize(gram, positions, damp_percent, damp_auto_increment)
     if problem is None:
-        return _plain_rounding(weight, gram, bits=bits, size=size, sym=sym, mse=mse)
+        values = uniform_grid.in_groups(weight, size)
+        grid = static_grid or uniform_grid.fit(values, bits=bits, sym=sym, mse=mse)
+        return _plain_rounding(values, gram, grid, bits)
 
     natural = torch.arange(columns, device=weight.device)
-    by_position = order is ColumnOrder.ACTIVATION and not static_groups
+    by_position = order is ColumnOrder.ACTIVATION and static_grid is None
     groups = (natural if by_position else positions) // size
-    if static_groups:
-        grid = uniform_grid.fit(uniform_grid.in_groups(weight, size), bits=bits, sym=sym, mse=mse)
-    else:
+    if static_grid is None:
         empty = weight.new_empty((columns // size, rows))
         grid = Grid(empty, torch.empty_like(empty))
+    else:
+        grid = Grid(static_grid.scale.contiguous(), static_grid.zero.contiguous())
 
     residual = weight.T[positions]
     codes = torch.empty_like(residual, dtype=torch.uint8)
@@ -136,7 +139,7 @@ def solve(
                 compensated.addmm_(inverse.T, earlier)
             errors = torch.empty_like(compensated)
             for first, last in _segments(start, stop, size):
-                if first % size == 0 and not static_groups:
+                if static_grid is None and first % size == 0:
                     # A group larger than a block is the only one: the weight is untouched yet.
                     values = compensated[first - start :][:size] if size <= block else residual
                     fitted = uniform_grid.fit(values, bits=bits, sym=sym, mse=mse)
@@ -250,17 +253,13 @@ def _segments(start: int, stop: int, group_size: int) -> Iterator[tuple[int, int
         first = last
 
 
-def _plain_rounding(
-    weight: torch.Tensor, gram: torch.Tensor, *, bits: int, size: int, sym: bool, mse: float
-) -> Solution:
-    values = uniform_grid.in_groups(weight, size)
-    grid = uniform_grid.fit(values, bits=bits, sym=sym, mse=mse)
-    natural = torch.arange(weight.shape[1], device=weight.device)
+def _plain_rounding(values: torch.Tensor, gram: torch.Tensor, grid: Grid, bits: int) -> Solution:
+    natural = torch.arange(gram.shape[0], device=gram.device)
     return Solution(
         codes=uniform_grid.quantize(values, grid, bits).flatten(0, 1).contiguous().T,
         scales=grid.scale.T,
         zeros=grid.zero.to(torch.uint8).T,
-        g_idx=(natural // size).to(torch.int32),
+        g_idx=(natural // values.shape[1]).to(torch.int32),
         damp=0.0,
         squared_error=math.nan,
         dead_columns=_dead_columns(gram),

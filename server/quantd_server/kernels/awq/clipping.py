@@ -1,0 +1,86 @@
+"""AWQ's clipping of weight ranges, on torch tensors. Used by workers only.
+
+A narrower range makes steps smaller and cuts off the largest weights. For each row and group the
+range is taken that loses least of the group's output. With the group's block G of the inputs'
+second moment that loss is dᵀ G d, d being the group's rounding errors: exact, where the published
+search multiplies a sample of tokens.
+"""
+
+from __future__ import annotations
+
+import torch
+
+from quantd_server.kernels import uniform_grid
+from quantd_server.kernels.uniform_grid import Grid
+
+# Rows searched at once.
+_ROWS = 1024
+
+
+def clipped_grid(
+    weight: torch.Tensor,
+    gram: torch.Tensor,
+    *,
+    bits: int,
+    group_size: int,
+    sym: bool,
+    max_shrink: float = 0.5,
+    n_grid: int = 20,
+) -> Grid:
+    """Fit the grids of a weight to clipped ranges: float32 [groups, rows].
+
+    Candidates are the largest magnitude of a group times 1, 1 - 1/n_grid … above 1 - max_shrink,
+    as in llm-awq's ``auto_clip_layer``; what lies beyond is cut off. A group that loses nothing
+    by its full range keeps it.
+
+    Args:
+        weight: float32 [rows, columns], channel scales multiplied in.
+        gram: float32 [columns, columns], the second moment of the (scaled) input.
+        max_shrink: largest fraction of the range that may be cut off.
+        n_grid: steps from the full range to 0.
+
+    Raises:
+        ValueError: Shapes that do not fit.
+    """
+    if gram.shape != (weight.shape[1],) * 2:
+        raise ValueError(f"a weight {tuple(weight.shape)} does not fit a gram {tuple(gram.shape)}")
+    chunks = [
+        _clipped_rows(
+            uniform_grid.in_groups(rows, group_size).contiguous(),
+            gram,
+            bits=bits,
+            sym=sym,
+            shrinks=[step / n_grid for step in range(max(int(max_shrink * n_grid), 1))],
+        )
+        for rows in weight.split(_ROWS)
+    ]
+    return Grid(
+        torch.cat([grid.scale for grid in chunks], dim=1),
+        torch.cat([grid.zero for grid in chunks], dim=1),
+    )
+
+
+def _clipped_rows(
+    values: torch.Tensor, gram: torch.Tensor, *, bits: int, sym: bool, shrinks: list[float]
+) -> Grid:
+    groups, size, _ = values.shape
+    # The blocks on the diagonal, [groups, size, size], without a copy.
+    blocks = gram.unflatten(0, (groups, size)).unflatten(2, (groups, size))
+    blocks = blocks.diagonal(dim1=0, dim2=2).movedim(-1, 0)
+    low, high = uniform_grid.value_range(values, sym=sym)
+    largest = torch.maximum(high, -low)
+    best = uniform_grid.grid_of_range(low, high, bits=bits, sym=sym)
+    best_loss = torch.full_like(best.scale, torch.inf)
+    for shrink in shrinks:
+        bound = largest * (1.0 - shrink)
+        grid = uniform_grid.grid_of_range(
+            torch.maximum(low, -bound), torch.minimum(high, bound), bits=bits, sym=sym
+        )
+        errors = uniform_grid.rounded(values, grid, bits).sub_(values)
+        loss = (blocks @ errors).mul_(errors).sum(dim=1)
+        better = loss < best_loss
+        best_loss = torch.where(better, loss, best_loss)
+        best = Grid(
+            torch.where(better, grid.scale, best.scale), torch.where(better, grid.zero, best.zero)
+        )
+    return best

@@ -1,5 +1,6 @@
 """Activations of all sequences between two passes: in memory up to a budget, the rest in a file
-(worker only: imports torch)."""
+(worker only: imports torch).
+"""
 
 from __future__ import annotations
 

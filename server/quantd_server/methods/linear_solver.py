@@ -38,7 +38,8 @@ class LinearSettings:
     mse: float = 0.0
     """As in ``uniform_grid.fit``."""
     max_shrink: float | None = None
-    """Largest part of a range that clipping may cut off; None for no clipping."""
+    """Largest part of a range that clipping may cut off; None for no clipping. With GPTQ's solver
+    the clipped grids are fixed before it starts."""
     gptq: GptqSettings | None = None
     """None for rounding to the nearest."""
 
@@ -75,6 +76,10 @@ def quantize_linear(
     """Quantize a weight float32 [out, in] whose input has the second moment ``gram`` [in, in]."""
     if settings.gptq is None:
         return rounded(weight, settings, gram if settings.max_shrink is not None else None)
+    size = uniform_grid.checked_group_size(weight.shape[1], settings.group_size)
+    static_grid = None
+    if settings.gptq.static_groups or settings.max_shrink is not None:
+        static_grid = _grid(weight, gram, settings, size)
     solution = solve(
         weight,
         gram,
@@ -83,7 +88,7 @@ def quantize_linear(
         sym=settings.sym,
         mse=settings.mse,
         order=settings.gptq.order,
-        static_groups=settings.gptq.static_groups,
+        static_grid=static_grid,
         damp_percent=settings.gptq.damp_percent,
         damp_auto_increment=settings.gptq.damp_auto_increment,
         block_size=settings.gptq.block_size,
@@ -103,21 +108,26 @@ def rounded(
     weight: torch.Tensor, settings: LinearSettings, gram: torch.Tensor | None = None
 ) -> QuantizedWeight:
     """Every weight rounded to the nearest; with a ``gram``, to ranges clipped for its sake."""
-    columns = weight.shape[1]
-    size = uniform_grid.checked_group_size(columns, settings.group_size)
+    size = uniform_grid.checked_group_size(weight.shape[1], settings.group_size)
     values = uniform_grid.in_groups(weight, size)
-    if gram is not None and settings.max_shrink is not None:
-        grid = clipped_grid(
-            weight,
-            gram,
-            bits=settings.bits,
-            group_size=size,
-            sym=settings.sym,
-            max_shrink=settings.max_shrink,
-        )
-    else:
-        grid = uniform_grid.fit(values, bits=settings.bits, sym=settings.sym, mse=settings.mse)
-    return _with_grid(values, grid, settings.bits)
+    return _with_grid(values, _grid(weight, gram, settings, size), settings.bits)
+
+
+def _grid(
+    weight: torch.Tensor, gram: torch.Tensor | None, settings: LinearSettings, size: int
+) -> Grid:
+    """Grids of groups as they lie in the weight."""
+    if gram is None or settings.max_shrink is None:
+        values = uniform_grid.in_groups(weight, size)
+        return uniform_grid.fit(values, bits=settings.bits, sym=settings.sym, mse=settings.mse)
+    return clipped_grid(
+        weight,
+        gram,
+        bits=settings.bits,
+        group_size=size,
+        sym=settings.sym,
+        max_shrink=settings.max_shrink,
+    )
 
 
 def _with_grid(values: torch.Tensor, grid: Grid, bits: int) -> QuantizedWeight:

@@ -44,7 +44,8 @@ def rescaled(
     multiplier: torch.Tensor | None,
 ) -> torch.Tensor:
     """A weight [out, in] or bias [out] with the rows of ``divisor`` divided and its columns
-    multiplied, in the dtype of ``value``."""
+    multiplied, in the dtype of ``value``.
+    """
     result = value.to(torch.float32)
     if multiplier is not None:
         result = result * multiplier

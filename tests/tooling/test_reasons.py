@@ -40,7 +40,7 @@ def test_entries_are_sentences_for_a_table():
     for code, reason in REASONS.items():
         assert re.fullmatch(r"[A-Z][A-Z0-9_]{1,62}", code), code  # what ErrorInfo.reason may be
         for text in (reason.meaning, reason.action):
-            assert text.endswith((".", "path.")) and not set(text) & set("|\n"), code
+            assert text.endswith(".") and not set(text) & set("|\n"), code
 
 
 def test_statuses_and_severities_of_a_row():

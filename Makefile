@@ -49,11 +49,12 @@ format: setup ## format Python code and the spec
 	$(BIN)/ruff format
 	$(BIN)/buf format --write proto
 
-spec: setup ## lint the spec, compare it with the baseline and the generated code with it
+spec: setup ## lint the spec, compare it with the baseline, generated code and reasons with it
 	$(BIN)/buf lint
 	$(BIN)/buf format --diff --exit-code proto
 	$(BIN)/buf breaking proto --against proto/baseline.binpb
 	$(BIN)/python tools/generate.py --check
+	$(BIN)/python tools/reason_page.py --check
 
 # One thread for each library: the tests start several processes, and sums must not depend on the
 # machine.
@@ -71,8 +72,9 @@ bench: setup model llama-cpp ## print the tables of measurements
 
 third_party: $(THIRD_PARTY) ## write the .proto files that the spec imports into third_party/
 
-generate: setup ## generate the Python code of the spec
+generate: setup ## generate the Python code of the spec and the page of reason codes
 	$(BIN)/python tools/generate.py
+	$(BIN)/python tools/reason_page.py
 
 baseline: setup ## accept the spec as it is now as what `buf breaking` compares with
 	$(BIN)/buf build proto --exclude-source-info --output proto/baseline.binpb

@@ -104,7 +104,7 @@ def test_internal_says_nothing_but_the_incident():
         ("string.min_len", "STRING_MIN_LEN"),
         ("gptq.act_order_exclusive", "GPTQ_ACT_ORDER_EXCLUSIVE"),
         ("required", "REQUIRED"),
-        ("", "RULE_BROKEN"),
+        ("int32.gte_lte", "INT32_GTE_LTE"),
     ],
 )
 def test_reason_of_rule(rule, reason):

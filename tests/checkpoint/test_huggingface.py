@@ -93,7 +93,7 @@ def test_an_already_quantized_checkpoint_says_so(tmp_path, where):
         ("JSON_INVALID", b'{"a":' + b"[" * 100 + b"]" * 100 + b"}"),
         ("JSON_INVALID", b'{"a":' + b"9" * 5000 + b"}"),
         ("JSON_NOT_AN_OBJECT", b"[]"),
-        ("JSON_TOO_LARGE", b" " * (huggingface.MAX_CONFIG_BYTES + 1)),
+        ("FILE_TOO_LARGE", b" " * (huggingface.MAX_CONFIG_BYTES + 1)),
         ("MODEL_TYPE_MISSING", {}),
         ("MODEL_TYPE_MISSING", {"model_type": 1}),
         ("CONFIG_INVALID", CONFIG | {"quantization_config": "gptq"}),

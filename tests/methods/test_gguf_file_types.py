@@ -266,14 +266,14 @@ def test_unusable_patterns_are_errors(pattern):
     selection = choose_types(
         tensors, facts, "Q4_0", overrides=[Override(pattern=pattern, type="Q8_0")]
     )
-    assert [f.reason for f in selection.findings] == ["GGUF_PATTERN_INVALID"]
+    assert [f.reason for f in selection.findings] == ["PATTERN_INVALID"]
 
 
 def test_patterns_without_effect_are_reported():
     tensors = model("llama", 1, 256, 256, tied=True)
     facts = ModelFacts(gguf_arch="llama", blocks=1, heads=1, kv_heads=1)
     unused = choose_types(tensors, facts, "Q4_0", overrides=[Override(pattern="x9", type="Q8_0")])
-    assert [f.reason for f in unused.findings] == ["GGUF_PATTERN_UNUSED"]
+    assert [f.reason for f in unused.findings] == ["PATTERN_UNMATCHED"]
     ignored = choose_types(tensors, facts, "F16", overrides=[Override(pattern="attn", type="Q8_0")])
     assert [f.reason for f in ignored.findings] == ["GGUF_OVERRIDES_IGNORED"]
 

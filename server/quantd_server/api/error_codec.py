@@ -98,7 +98,7 @@ def internal_status(incident: str) -> Status:
 
 def reason_of_rule(rule_id: str) -> str:
     """UPPER_SNAKE reason of a protovalidate rule: STRING_MIN_LEN of "string.min_len"."""
-    return re.sub(r"[^A-Z0-9]+", "_", rule_id.upper()).strip("_")[:63] or "RULE_BROKEN"
+    return re.sub(r"[^A-Z0-9]+", "_", rule_id.upper())
 
 
 def cut(text: str, limit: int) -> str:

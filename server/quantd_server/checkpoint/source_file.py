@@ -86,7 +86,7 @@ def read_exactly(descriptor: int, offset: int, length: int, name: str) -> bytes:
 def read_json_object(directory: Path, name: str, limit: int) -> dict[str, Any]:
     """The JSON object in ``directory / name``, which may be at most ``limit`` bytes.
 
-    Raises CheckpointError: those of :func:`open_source`, JSON_TOO_LARGE, JSON_INVALID,
+    Raises CheckpointError: those of :func:`open_source`, FILE_TOO_LARGE, JSON_INVALID,
     JSON_NOT_AN_OBJECT.
     """
     descriptor = open_source(directory, name)
@@ -94,7 +94,7 @@ def read_json_object(directory: Path, name: str, limit: int) -> dict[str, Any]:
         size = os.fstat(descriptor).st_size
         if size > limit:
             raise CheckpointError(
-                reason="JSON_TOO_LARGE",
+                reason="FILE_TOO_LARGE",
                 message=f"{quoted(name)} has {size} bytes; at most {limit} are read",
                 remedy=f"check that {quoted(name)} is what its name says",
             )

@@ -216,7 +216,7 @@ class JobService:
         """Ask the job to stop. Raises QuantdError JOB_NOT_FOUND."""
         record = self._record(name)
         message = "cancelled by a client" + (f": {reason}" if reason else "")
-        self._stop_job(record, _stopped("CANCELLED", message, "cancelled"))
+        self._stop_job(record, _stopped("CANCELLED", message, "", "cancelled"))
         return record.job
 
     def _stop_job(self, record: JobRecord, cause: Finding) -> None:
@@ -255,7 +255,10 @@ class JobService:
         """Accept nothing more, end every job, and give workers ``grace`` seconds to stop."""
         self._stopping = True
         cause = _stopped(
-            "SERVER_STOPPED", "the server stopped before the job was done", "unavailable"
+            "SERVER_STOPPED",
+            "the server stopped before the job was done",
+            "quantize again when it is back",
+            "unavailable",
         )
         for record in list(self._records.values()):
             self._stop_job(record, cause)
@@ -291,7 +294,9 @@ class JobService:
                 record.apply(event)
         except Exception as error:  # noqa: BLE001 - our fault must end this job, not the server
             worker.kill()
-            record.failure = _stopped("INTERNAL", "internal error", "internal")
+            record.failure = _stopped(
+                "INTERNAL", "internal error", "look up the job in the server's log", "internal"
+            )
             self._write_log("job.fault", job=name, error=repr(error))
         finally:
             # A worker that was killed could not clean up; without resumption its work is waste.
@@ -341,9 +346,9 @@ class JobService:
             self._forget(record)
 
 
-def _stopped(reason: str, message: str, kind: FindingKind) -> Finding:
+def _stopped(reason: str, message: str, remedy: str, kind: FindingKind) -> Finding:
     return Finding(
-        severity=Severity.ERROR, field="", reason=reason, message=message, remedy="", kind=kind
+        severity=Severity.ERROR, field="", reason=reason, message=message, remedy=remedy, kind=kind
     )
 
 

@@ -8,6 +8,7 @@ from __future__ import annotations
 import msgspec
 
 from quantd_server.engine.specification import Engine
+from quantd_server.errors import Finding
 from quantd_server.host.description import Host, refresh
 from quantd_server.host.devices import Device, DeviceKind
 from quantd_server.host.packages import Package
@@ -233,7 +234,7 @@ def gguf_file_types() -> tuple[GgufFileTypeInfo, ...]:
 
 def _unmet_to_quantize(name: str, host: Host) -> tuple[UnmetRequirement, ...]:
     if name not in METHODS:
-        finding = UNAVAILABLE[name]
+        finding: Finding = UNAVAILABLE[name]
         return (
             UnmetRequirement(reason=finding.reason, message=finding.message, remedy=finding.remedy),
         )

@@ -99,7 +99,7 @@ _EIGHT_BIT = frozenset({"bitsandbytes_8bit"})
 _FOUR_BIT = frozenset({"bitsandbytes_4bit"})
 _GGUF = frozenset({"gguf"})
 
-RULES = (
+RULES: tuple[Rule, ...] = (
     Rule(
         reason="QUANT_STORAGE_NOT_READ",
         severity=Severity.ERROR,

@@ -47,7 +47,7 @@ def quantize(values: Values, ggml_type: str, out: Blocks, importance: Values | N
 
     Raises:
         ValueError: an argument has a wrong type, dtype, shape or layout.
-        QuantdError: ``GGML_LIBRARY_MISSING``, for the types that ggml's own library converts;
+        QuantdError: ``PACKAGE_MISSING``, for the types that ggml's own library converts;
             ``WEIGHTS_OUT_OF_RANGE``, for IQ3_S.
     """
     shape = _block_shape(ggml_type)
@@ -81,7 +81,7 @@ def dequantize(blocks: Blocks, ggml_type: str, out: Values) -> None:
 
     Raises:
         ValueError: an argument has a wrong type, dtype, shape or layout.
-        QuantdError: ``GGML_LIBRARY_MISSING``, for the types that ggml's own library converts.
+        QuantdError: ``PACKAGE_MISSING``, for the types that ggml's own library converts.
     """
     shape = _block_shape(ggml_type)
     rows, columns = _decoded_shape(blocks, ggml_type, shape)
@@ -100,7 +100,7 @@ def squared_error(values: Values, blocks: Blocks, ggml_type: str) -> float:
 
     Raises:
         ValueError: an argument has a wrong type, dtype, shape or layout.
-        QuantdError: ``GGML_LIBRARY_MISSING``, for the types that ggml's own library converts.
+        QuantdError: ``PACKAGE_MISSING``, for the types that ggml's own library converts.
     """
     shape = _block_shape(ggml_type)
     rows, columns = _decoded_shape(blocks, ggml_type, shape)

@@ -55,7 +55,7 @@ def library_path() -> Path:
     """Where the installed ``libggml-base`` lies.
 
     Raises:
-        QuantdError: ``GGML_LIBRARY_MISSING`` if the package or its library is not installed.
+        QuantdError: ``PACKAGE_MISSING`` if the package or its library is not installed.
     """
     spec = importlib.util.find_spec("libggml")
     folders = spec.submodule_search_locations or [] if spec else []
@@ -64,9 +64,9 @@ def library_path() -> Path:
             if (path := Path(folder, name)).is_file():
                 return path
     raise QuantdError(
-        reason="GGML_LIBRARY_MISSING",
-        message="This conversion runs in the ggml library, which is not installed.",
-        remedy="Install the package libggml-python in the server's environment.",
+        reason="PACKAGE_MISSING",
+        message="this conversion runs in the ggml library, which is not installed",
+        remedy="pip install libggml-python in the server's environment",
         kind="precondition",
     )
 

@@ -105,7 +105,7 @@ class EightBitQuantizer:
         # bitsandbytes casts to float16 first.
         if values.size and np.abs(values).max() > FLOAT16_MAX:
             raise QuantdError(
-                reason="WEIGHT_EXCEEDS_FLOAT16",
+                reason="WEIGHTS_OUT_OF_RANGE",
                 field="spec.source_uri",
                 kind="precondition",
                 message=f"tensor {quoted(self._name)} has weights beyond {FLOAT16_MAX:g}, the "

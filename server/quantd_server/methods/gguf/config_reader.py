@@ -49,7 +49,6 @@ class ConfigReader(Report):
             "CONFIG_FIELD_INVALID",
             f"{key} in config.json {got}; it must be {allowed}",
             "use the config.json that was published with the model",
-            "invalid",
         )
 
 

@@ -366,7 +366,7 @@ class _Selection:
         findings += [
             _warning(
                 f"{FIELD}.tensor_types",
-                "GGUF_PATTERN_UNUSED",
+                "PATTERN_UNMATCHED",
                 f"pattern {quoted(pattern)} is found in no tensor name that an earlier pattern "
                 f"left",
                 "check the spelling: names look like blk.0.ffn_down.weight",

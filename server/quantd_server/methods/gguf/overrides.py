@@ -33,7 +33,7 @@ class Overrides:
                 self.findings.append(
                     Finding(
                         field=FIELD,
-                        reason="GGUF_PATTERN_INVALID",
+                        reason="PATTERN_INVALID",
                         message=f"pattern {quoted(override.pattern)} is not usable: {error}",
                         remedy="write a regular expression that is found in tensor names, "
                         "e.g. ffn_down",

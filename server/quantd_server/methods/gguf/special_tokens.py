@@ -52,7 +52,6 @@ def special_token_metadata(
                 "TOKENIZER_SPECIAL_TOKEN_MISSING",
                 f"the tokenizer adds a {name} token to each text but names none",
                 f"name {name}_token in tokenizer_config.json",
-                "invalid",
             )
         if value is not None:
             metadata.append(boolean(f"tokenizer.ggml.add_{name}_token", value=value))

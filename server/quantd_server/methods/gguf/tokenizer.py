@@ -266,7 +266,6 @@ class _Work(Report):
                 f"{len(duplicates)} token texts appear twice, e.g. {quoted(duplicates[0])}; "
                 f"llama.cpp aborts on them",
                 "restore the tokenizer files from where the checkpoint came from",
-                "invalid",
             )
 
 

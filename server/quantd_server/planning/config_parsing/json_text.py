@@ -10,7 +10,7 @@ import json
 import math
 import re
 from collections.abc import Iterator
-from typing import Any
+from typing import Any, NamedTuple
 
 from quantd_server.errors import QuantdError, quoted
 
@@ -62,8 +62,17 @@ def below(path: str, place: str) -> str:
     return f"{path}.{place}" if place and not place.startswith("[") else path + place
 
 
-def defects(value: Any, path: str) -> Iterator[tuple[str, str, str]]:
-    """(path, reason, message) of each thing in ``value`` that JSON does not define the meaning of.
+class Defect(NamedTuple):
+    """Something that JSON does not define the meaning of."""
+
+    place: str
+    reason: str
+    message: str
+    """To follow the place."""
+
+
+def defects(value: Any, path: str) -> Iterator[Defect]:
+    """All that JSON does not define the meaning of in ``value``, which is at ``path``.
 
     Those are keys that are there twice, numbers that are not finite, and texts that are no
     Unicode. Not recursive: the value may be as deep as the parser allows.
@@ -73,10 +82,12 @@ def defects(value: Any, path: str) -> Iterator[tuple[str, str, str]]:
         place, item = pending.pop()
         if isinstance(item, JsonObject):
             for key in item.repeated:
-                yield child(place, key), "CONFIG_DUPLICATE_KEY", "is there more than once"
+                yield Defect(child(place, key), "CONFIG_DUPLICATE_KEY", "is there more than once")
             for key, member in item.items():
                 if not _is_unicode(key):
-                    yield child(place, key), "CONFIG_NOT_UNICODE", "has a name that is no Unicode"
+                    yield Defect(
+                        child(place, key), "CONFIG_NOT_UNICODE", "has a name that is no Unicode"
+                    )
                 if isinstance(member, _LOOKED_AT):
                     pending.append((child(place, key), member))
         elif isinstance(item, list):
@@ -86,9 +97,9 @@ def defects(value: Any, path: str) -> Iterator[tuple[str, str, str]]:
                 if isinstance(member, _LOOKED_AT)
             ]
         elif isinstance(item, float) and not math.isfinite(item):
-            yield place, "CONFIG_VALUE_NOT_FINITE", f"is {item}; allowed: a finite number"
+            yield Defect(place, "CONFIG_VALUE_NOT_FINITE", f"is {item}; allowed: a finite number")
         elif isinstance(item, str) and not _is_unicode(item):
-            yield place, "CONFIG_NOT_UNICODE", "holds half of a surrogate pair"
+            yield Defect(place, "CONFIG_NOT_UNICODE", "holds half of a surrogate pair")
 
 
 def _is_unicode(text: str) -> bool:

@@ -45,16 +45,14 @@ class Notes:
         self, field: str, reason: str, message: str, remedy: str, kind: FindingKind = "invalid"
     ) -> None:
         """Notes what is wrong with ``field``."""
-        if field in self._wrong:
-            return
-        self._wrong.add(field)
-        self._findings.append(
-            Finding(field=field, reason=reason, message=message, remedy=remedy, kind=kind)
-        )
+        self.add(Finding(field=field, reason=reason, message=message, remedy=remedy, kind=kind))
 
     def add(self, finding: Finding) -> None:
-        """Notes what is no error."""
-        assert finding.severity is not Severity.ERROR
+        """Notes ``finding``, unless it is a second error about its field."""
+        if finding.severity is Severity.ERROR:
+            if finding.field in self._wrong:
+                return
+            self._wrong.add(finding.field)
         self._findings.append(finding)
 
     def findings(self) -> tuple[Finding, ...]:

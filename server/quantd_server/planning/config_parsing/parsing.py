@@ -85,8 +85,11 @@ def _parse(root: JsonObject, notes: Notes) -> ParsedConfig:
 def _typed(
     table: MethodTable, block: Block, notes: Notes
 ) -> tuple[MethodConfig | None, tuple[str, ...]]:
-    for place, reason, message in defects(block.members, block.path):
-        notes.refuse(place, reason, f"{place} {message}", f"mend {place}, or remove it")
+    for defect in defects(block.members, block.path):
+        place = defect.place
+        notes.refuse(
+            place, defect.reason, f"{place} {defect.message}", f"mend {place}, or remove it"
+        )
     config, unknown = read(table, block.members, block.path, notes)
     return (MethodConfig.of(table.name, config) if config is not None else None), unknown
 

@@ -106,21 +106,19 @@ def read(
     _read_ignored(table, block, path, notes)
     unknown = _unknown(table, block, path, notes)
     for breach in table.check(values):
-        place = said_at.get(breach.name) or child(path, breach.name)
-        if breach.severity is Severity.ERROR:
-            notes.refuse(place, breach.reason, breach.message, breach.remedy)
-        else:
-            notes.add(
-                Finding(
-                    severity=breach.severity,
-                    field=place,
-                    reason=breach.reason,
-                    message=breach.message,
-                    remedy=breach.remedy,
-                )
-            )
+        notes.add(_breach_finding(breach, said_at.get(breach.name) or child(path, breach.name)))
     _note_needed(table, values, path, notes)
     return (None if notes.wrong else table.config(**values)), unknown
+
+
+def _breach_finding(breach: Breach, place: str) -> Finding:
+    return Finding(
+        severity=breach.severity,
+        field=place,
+        reason=breach.reason,
+        message=breach.message,
+        remedy=breach.remedy,
+    )
 
 
 def write(table: MethodTable, config: AnyConfig) -> dict[str, Any]:

@@ -103,7 +103,7 @@ class QuantizationServiceServicer(object):
         - NOT_FOUND, reason SOURCE_NOT_FOUND: nothing is there.
         - INVALID_ARGUMENT, reason PATH_OUTSIDE_ROOTS: the URI is not below a source root.
         - FAILED_PRECONDITION: the checkpoint is damaged or of a kind that is not read; `reason` says
-        which (SAFETENSORS_HEADER_TOO_LARGE, PICKLE_ONLY, ...).
+        which (HEADER_TOO_LARGE, PICKLE_ONLY, ...).
         """
         context.set_code(grpc.StatusCode.UNIMPLEMENTED)
         context.set_details('Method not implemented!')

@@ -54,7 +54,7 @@ class QuantizationServiceStub:
     - NOT_FOUND, reason SOURCE_NOT_FOUND: nothing is there.
     - INVALID_ARGUMENT, reason PATH_OUTSIDE_ROOTS: the URI is not below a source root.
     - FAILED_PRECONDITION: the checkpoint is damaged or of a kind that is not read; `reason` says
-      which (SAFETENSORS_HEADER_TOO_LARGE, PICKLE_ONLY, ...).
+      which (HEADER_TOO_LARGE, PICKLE_ONLY, ...).
     """
     ParseConfig: _grpc.UnaryUnaryMultiCallable[_quantization_service_pb2.ParseConfigRequest, _quantization_service_pb2.ParseConfigResponse]
     """Turns a Hugging Face `quantization_config` into the typed configuration.
@@ -118,7 +118,7 @@ class QuantizationServiceAsyncStub(QuantizationServiceStub):
     - NOT_FOUND, reason SOURCE_NOT_FOUND: nothing is there.
     - INVALID_ARGUMENT, reason PATH_OUTSIDE_ROOTS: the URI is not below a source root.
     - FAILED_PRECONDITION: the checkpoint is damaged or of a kind that is not read; `reason` says
-      which (SAFETENSORS_HEADER_TOO_LARGE, PICKLE_ONLY, ...).
+      which (HEADER_TOO_LARGE, PICKLE_ONLY, ...).
     """
     ParseConfig: _aio.UnaryUnaryMultiCallable[_quantization_service_pb2.ParseConfigRequest, _quantization_service_pb2.ParseConfigResponse]  # type: ignore[assignment]
     """Turns a Hugging Face `quantization_config` into the typed configuration.
@@ -191,7 +191,7 @@ class QuantizationServiceServicer(metaclass=_abc_1.ABCMeta):
         - NOT_FOUND, reason SOURCE_NOT_FOUND: nothing is there.
         - INVALID_ARGUMENT, reason PATH_OUTSIDE_ROOTS: the URI is not below a source root.
         - FAILED_PRECONDITION: the checkpoint is damaged or of a kind that is not read; `reason` says
-          which (SAFETENSORS_HEADER_TOO_LARGE, PICKLE_ONLY, ...).
+          which (HEADER_TOO_LARGE, PICKLE_ONLY, ...).
         """
 
     @_abc_1.abstractmethod

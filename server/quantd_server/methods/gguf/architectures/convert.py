@@ -231,16 +231,14 @@ def _report_unusable(
             f"tensor {quoted(source)} is {dtype}; only {', '.join(sorted(FLOAT_DTYPES))} weights "
             f"can be converted",
             "use the unquantized checkpoint of this model",
-            "precondition",
-            [source],
+            subjects=[source],
         )
         return
     reader.error(
         "GGUF_TENSOR_SHAPE_MISMATCH",
         f"tensor {quoted(source)} has shape {list(shape)}; config.json says {list(expected)}",
         "check that config.json belongs to these weights",
-        "invalid",
-        [source],
+        subjects=[source],
     )
 
 
@@ -251,8 +249,7 @@ def _report_unmapped(unmapped: list[str], family: Family, reader: ConfigReader) 
             f"{len(unmapped)} tensors have no place in llama.cpp's {family.gguf_arch} "
             f"architecture: {_listed(unmapped)}",
             "choose another method, or remove these tensors if the model does not use them",
-            "precondition",
-            unmapped,
+            subjects=unmapped,
         )
 
 
@@ -263,8 +260,7 @@ def _report_missing(missing: list[str], tensors: Tensors, reader: ConfigReader) 
             f"{len(missing)} tensors that llama.cpp needs are not among the {len(tensors)} of "
             f"the checkpoint: {_listed(missing)}",
             "check that all shards are there and that config.json belongs to these weights",
-            "invalid",
-            missing,
+            subjects=missing,
         )
 
 

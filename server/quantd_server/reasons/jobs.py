@@ -1,0 +1,54 @@
+"""Jobs."""
+
+from __future__ import annotations
+
+from quantd_server.reasons.entry import Area, Reason
+
+AREA = Area(
+    title="Jobs",
+    about="What ends a job, or stands against what is asked about one.",
+    reasons={
+        "CANCELLED": Reason(
+            meaning="A client cancelled the job.",
+            action="Nothing; quantize again with a new `request_id` if it is needed after all.",
+        ),
+        "JOB_NOT_FINISHED": Reason(
+            meaning="Only finished jobs can be deleted.",
+            action="Cancel the job first, or wait for its end.",
+        ),
+        "JOB_NOT_FOUND": Reason(
+            meaning="There is no job of that name; finished ones are kept for a limited time, and "
+            "none outlive the server.",
+            action="Take the name from `ListJobs`.",
+        ),
+        "OUT_OF_MEMORY": Reason(
+            meaning="The worker could not allocate memory.",
+            action="Have the operator give it fewer threads, or free memory, then quantize again.",
+        ),
+        "QUEUE_FULL": Reason(
+            meaning="As many jobs are waiting as the server takes.",
+            action="Try again after `RetryInfo.retry_delay`.",
+        ),
+        "SEQUENCE_OUT_OF_RANGE": Reason(
+            meaning="The job has no event of that number yet.",
+            action="Watch from the number in the remedy, at most.",
+        ),
+        "SERVER_STOPPED": Reason(
+            meaning="The server stopped before the job was done.",
+            action="Quantize again when it is back.",
+        ),
+        "SHUTTING_DOWN": Reason(
+            meaning="The server is stopping and takes no more jobs.",
+            action="Try again with backoff.",
+        ),
+        "WORKER_DIED": Reason(
+            meaning="The worker ended before the job was done.",
+            action="Look up the job in the server's log.",
+        ),
+        "WORKER_KILLED": Reason(
+            meaning="The worker was killed, most likely because memory ran out.",
+            action="Compare `Plan.peak_memory_bytes` with the memory that is free; use fewer "
+            "threads, or free memory.",
+        ),
+    },
+)

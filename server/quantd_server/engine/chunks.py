@@ -60,8 +60,8 @@ class ChunkWorker:
         self._allow_non_finite = allow_non_finite
         self._buffers = threading.local()
         self._lock = threading.Lock()
-        self.trailing: dict[str, dict[str, bytes]] = {}
-        """Contents of the trailing parts, by file and name; see ``OutputPart.trailing``."""
+        self.variable_parts: dict[str, dict[str, bytes]] = {}
+        """Contents of the parts of variable length, by file and name: ``sealing`` writes them."""
 
     def copy(self, task: TensorTask, chunk: Chunk) -> ChunkOutcome:
         """Copy a chunk bit for bit."""
@@ -104,15 +104,27 @@ class ChunkWorker:
         for part, offset, data in writes:
             self._write(task, part, offset, memoryview(data).cast("B"))  # type: ignore[arg-type]
 
+    def as_written(self, task: TensorTask) -> TensorTask:
+        """The task of a tensor that is done, with the true lengths of its parts."""
+        if not any(part.variable_length for part in task.parts):
+            return task
+        parts = []
+        for part in task.parts:
+            if part.variable_length:
+                length = len(self.variable_parts[part.file][part.name])
+                part = msgspec.structs.replace(part, shape=(length,), nbytes=length)
+            parts.append(part)
+        return msgspec.structs.replace(task, parts=tuple(parts))
+
     def _write(self, task: TensorTask, index: int, offset: int, data: memoryview) -> None:
         part = task.parts[index]
         if offset + len(data) > part.nbytes:
             raise ValueError(
                 f"{part.name}: {len(data)} bytes at {offset} do not fit into {part.nbytes}"
             )
-        if part.trailing:
+        if part.variable_length:
             with self._lock:
-                self.trailing.setdefault(part.file, {})[part.name] = bytes(data)
+                self.variable_parts.setdefault(part.file, {})[part.name] = bytes(data)
         else:
             self._output.write_at(part.file, part.offset + offset, data)
 

@@ -11,12 +11,12 @@ from collections.abc import Callable, Iterator
 from concurrent.futures import ThreadPoolExecutor
 from pathlib import Path
 
+import msgspec
 import numpy as np
 
 from quantd_server.checkpoint.opening import Checkpoint, open_checkpoint
 from quantd_server.checkpoint.output import Output, OutputDirectory, OutputFile
 from quantd_server.checkpoint.reading import TensorReader
-from quantd_server.checkpoint.safetensors_layout import seal
 from quantd_server.engine.chunks import ChunkWorker
 from quantd_server.engine.events import OutputFile as ReportedFile
 from quantd_server.engine.events import (
@@ -31,6 +31,7 @@ from quantd_server.engine.fingerprint import headers_digest, source_fingerprint
 from quantd_server.engine.pipeline import JobCancelled, Pipeline, TaskOutcome
 from quantd_server.engine.progress import ProgressMeter
 from quantd_server.engine.provenance import PROVENANCE_FILE, provenance
+from quantd_server.engine.sealing import write_variable_parts
 from quantd_server.engine.specification import WorkOrder, work_options
 from quantd_server.engine.summary import ErrorSummary, summarize_types
 from quantd_server.errors import CheckpointError, Finding, Severity, quoted
@@ -74,13 +75,13 @@ class JobRun:
             worker = ChunkWorker(reader, output, allow_non_finite=self._order.spec.allow_non_finite)
             outcomes = list(self._quantize(work, worker))
             self._emit(StageEvent(stage="FINALIZING"))
-            _seal(work, worker, output)
+            work = write_variable_parts(work, worker.variable_parts, output)
             reader.check_unchanged()
             files = self._finalize(checkpoint, work, outcomes, output)
             if self._cancelled.is_set():
                 raise JobCancelled
             output.commit()
-        self._emit(self._result(work, files, time.monotonic() - started))
+        self._emit(self._result(work, outcomes, files, time.monotonic() - started))
 
     def _plan(self) -> tuple[Checkpoint, WorkPlan]:
         """The same plan that was made before the job was accepted, made again from the headers."""
@@ -136,7 +137,8 @@ class JobRun:
             cancelled=self._cancelled,
             on_bytes=count,
         )
-        for outcome in pipeline.run(tasks):
+        for done in pipeline.run(tasks):
+            outcome = msgspec.structs.replace(done, task=worker.as_written(done.task))
             meter.add_tensor()
             self._errors.add(outcome)
             self._report(outcome, meter)
@@ -184,7 +186,11 @@ class JobRun:
         return weights + tuple(_reported(output, name) for name in small)
 
     def _result(
-        self, work: WorkPlan, files: tuple[ReportedFile, ...], elapsed: float
+        self,
+        work: WorkPlan,
+        outcomes: list[TaskOutcome],
+        files: tuple[ReportedFile, ...],
+        elapsed: float,
     ) -> QuantizationResult:
         weights = {file.name for file in work.files}
         output_bytes = sum(file.size_bytes for file in files if file.name in weights)
@@ -192,7 +198,7 @@ class JobRun:
         return QuantizationResult(
             output_uri=self._order.spec.output_uri,
             files=files,
-            types=summarize_types(task for task in work.tasks if task.parts),
+            types=summarize_types(outcome.task for outcome in outcomes),
             source_bytes=sum(task.source_bytes for task in work.tasks),
             output_bytes=output_bytes,
             bits_per_weight=8 * output_bytes / max(1, elements),
@@ -227,20 +233,6 @@ def _reported(output: Output, name: str) -> ReportedFile:
     return ReportedFile(
         name=name, size_bytes=output.path(name).stat().st_size, sha256=output.sha256(name)
     )
-
-
-def _seal(work: WorkPlan, worker: ChunkWorker, output: Output) -> None:
-    """Write the tensors whose size was not known before, and the headers that now are."""
-    for file in work.files:
-        contents = worker.trailing.get(file.name)
-        if not contents:
-            continue
-        lengths = {name: len(data) for name, data in contents.items()}
-        header, places, size = seal(file.header, lengths)
-        output.write_at(file.name, 0, header)
-        for name, data in contents.items():
-            output.write_at(file.name, places[name], data)
-        output.shrink(file.name, size)
 
 
 def _non_finite(outcome: TaskOutcome) -> Finding:

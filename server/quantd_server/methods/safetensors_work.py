@@ -126,5 +126,5 @@ def _part(stored: OutputTensor, places: Mapping[str, tuple[str, int, int]]) -> O
         file=file,
         offset=offset,
         nbytes=nbytes,
-        trailing=stored.trailing,
+        variable_length=stored.variable_length,
     )

@@ -192,7 +192,7 @@ def _planned(tensor: Selected, config: Bitsandbytes4BitConfig) -> PlannedTensor:
             dtype="U8",
             shape=(len(state),),
             group=entry.name,
-            trailing=nested,
+            variable_length=nested,
         )
     )
     return PlannedTensor(

@@ -3,8 +3,6 @@
 from __future__ import annotations
 
 import contextlib
-import resource
-import sys
 import threading
 import time
 from collections.abc import Callable, Iterator
@@ -12,12 +10,12 @@ from concurrent.futures import ThreadPoolExecutor
 from pathlib import Path
 
 import msgspec
-import numpy as np
 
 from quantd_server.checkpoint.opening import Checkpoint, open_checkpoint
 from quantd_server.checkpoint.output import Output, OutputDirectory, OutputFile
 from quantd_server.checkpoint.reading import TensorReader
 from quantd_server.engine.chunks import ChunkWorker
+from quantd_server.engine.compiling import CompileOrder, prepare_kernels
 from quantd_server.engine.events import OutputFile as ReportedFile
 from quantd_server.engine.events import (
     ProgressEvent,
@@ -28,18 +26,17 @@ from quantd_server.engine.events import (
     WorkerEvent,
 )
 from quantd_server.engine.fingerprint import headers_digest, source_fingerprint
+from quantd_server.engine.needed_kernels import samples
 from quantd_server.engine.pipeline import JobCancelled, Pipeline, TaskOutcome
 from quantd_server.engine.progress import ProgressMeter
 from quantd_server.engine.provenance import PROVENANCE_FILE, provenance
+from quantd_server.engine.resident_memory import largest_bytes
 from quantd_server.engine.sealing import write_variable_parts
 from quantd_server.engine.specification import WorkOrder, work_options
 from quantd_server.engine.summary import ErrorSummary, summarize_types
 from quantd_server.errors import CheckpointError, Finding, Severity, quoted
 from quantd_server.methods.base import TensorQuantizer, TensorTask, WorkPlan
 from quantd_server.methods.registry import METHODS
-
-COMPUTED = ("QUANTIZE", "FALLBACK", "CONVERT")
-"""Actions that need a quantizer."""
 
 Emit = Callable[[WorkerEvent], None]
 
@@ -53,6 +50,7 @@ class JobRun:
         self._cancelled = cancelled
         self._method = METHODS[order.spec.method.name]
         self._errors = ErrorSummary()
+        self._compiling_bytes = 0
 
     def run(self) -> None:
         """Do the job and emit its result.
@@ -70,7 +68,7 @@ class JobRun:
             for file in work.files:
                 output.create(file.name, file.size)
                 output.write_at(file.name, 0, file.header)
-            self._compile_kernels(work)
+            self._prepare_kernels(work)
             self._emit(StageEvent(stage="QUANTIZING"))
             worker = ChunkWorker(reader, output, allow_non_finite=self._order.spec.allow_non_finite)
             outcomes = list(self._quantize(work, worker))
@@ -101,19 +99,12 @@ class JobRun:
         kind = OutputFile if self._method.single_file else OutputDirectory
         return kind(Path(self._order.output_path), self._order.job_id)
 
-    def _compile_kernels(self, work: WorkPlan) -> None:
-        """Quantize a piece of nothing to every type of the plan.
-
-        Kernels are compiled when they are first called, unless an earlier job left them in the
-        cache. That takes seconds, which belong to preparing: the rates and the time left that are
-        told while quantizing are then those of the work itself.
-        """
-        first = {task.target_type: task for task in work.tasks if task.action in COMPUTED}
-        for task in first.values():
-            if self._cancelled.is_set():
-                raise JobCancelled
-            quantizer = self._quantizer(task)
-            quantizer.quantize(0, np.zeros(quantizer.granularity, np.float32))
+    def _prepare_kernels(self, work: WorkPlan) -> None:
+        spec = self._order.spec
+        order = CompileOrder(
+            method=spec.method, device=spec.device or "CPU", samples=samples(work.tasks)
+        )
+        self._compiling_bytes = prepare_kernels(order, self._cancelled)
 
     def _quantizer(self, task: TensorTask) -> TensorQuantizer:
         spec = self._order.spec
@@ -206,7 +197,7 @@ class JobRun:
             worst_tensor=self._errors.worst_tensor,
             worst_relative_error=self._errors.worst_relative_error,
             elapsed=elapsed,
-            peak_memory_bytes=_peak_memory_bytes(),
+            peak_memory_bytes=max(largest_bytes(), self._compiling_bytes),
         )
 
 
@@ -250,8 +241,3 @@ def _non_finite(outcome: TaskOutcome) -> Finding:
         subjects=(name,),
         subject_count=1,
     )
-
-
-def _peak_memory_bytes() -> int:
-    peak = resource.getrusage(resource.RUSAGE_SELF).ru_maxrss
-    return peak if sys.platform == "darwin" else peak * 1024

@@ -70,6 +70,8 @@ class TensorTask(msgspec.Struct, frozen=True, kw_only=True):
     importance: bytes = b""
     """What each column of each matrix weighs in the rounding: float32[matrices * columns], as
     bytes; empty when all weigh the same."""
+    held_bytes: int = 0
+    """Memory that its quantizer takes until the tensor is done, besides that of chunks."""
 
     @property
     def target_shape(self) -> tuple[int, ...]:

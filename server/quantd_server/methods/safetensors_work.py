@@ -40,6 +40,7 @@ class PlannedTensor(msgspec.Struct, frozen=True, kw_only=True):
     action: Action
     reason: str
     transform: Transform = "copy"
+    held_bytes: int = 0
 
 
 def kept_tensor(entry: TensorEntry, reason: str) -> PlannedTensor:
@@ -114,6 +115,7 @@ def _task(tensor: PlannedTensor, places: Mapping[str, tuple[str, int, int]]) -> 
         reason=tensor.reason,
         parts=tuple(_part(stored, places) for stored in tensor.stored),
         transform=tensor.transform,
+        held_bytes=tensor.held_bytes,
     )
 
 

@@ -1,4 +1,6 @@
-"""Table: time and memory of quantizing the synthetic model, beside the tools people use today."""
+"""Tables: time and memory of quantizing the synthetic model, beside the tools people use today, and
+beside what the plan said.
+"""
 
 from __future__ import annotations
 
@@ -12,6 +14,7 @@ from dataclasses import dataclass, field
 from pathlib import Path
 
 from bench import host, synthetic
+from bench.prediction import Prediction, print_predictions
 from bench.processes import Measured, Server, WorkerWatch, measure, server
 from bench.table import MEGABYTE, print_table, ratio
 
@@ -49,9 +52,14 @@ NF4 = quantd.bitsandbytes_4bit("nf4", bnb_4bit_use_double_quant=True)
 CASES = (
     Case("BF16 .gguf", quantd.gguf("BF16"), ".gguf"),
     Case("NF4, double", NF4, "", ("bitsandbytes", "nf4")),
+    Case("NF4", quantd.bitsandbytes_4bit("nf4")),
+    Case("FP4", quantd.bitsandbytes_4bit("fp4")),
     Case("int8", quantd.bitsandbytes_8bit(), "", ("bitsandbytes", "int8")),
     Case("Q8_0", quantd.gguf("Q8_0"), ".gguf", ("llama_cpp", "Q8_0")),
+    Case("Q4_0", quantd.gguf("Q4_0"), ".gguf"),
     Case("Q4_K_M", quantd.gguf("Q4_K_M"), ".gguf", ("llama_cpp", "Q4_K_M")),
+    Case("Q6_K", quantd.gguf("Q6_K"), ".gguf"),
+    Case("IQ4_XS", quantd.gguf("IQ4_XS"), ".gguf"),
 )
 
 
@@ -71,15 +79,18 @@ def main(model: Path, cache: Path, *, runs: int, peers: bool) -> None:
     outputs.mkdir()
     host.read_all(source)
     measured = {case.name: Runs() for case in CASES}
+    predictions: list[Prediction] = []
     float_gguf = outputs / "source.gguf"
     try:
         with server(reads=source, writes=outputs) as running:
-            warm_up(running, model, outputs)
+            predictions += warm_up(running, model, outputs)
             for _ in range(runs):
                 for case in CASES:
                     took = measured[case.name]
-                    keep = float_gguf if case.peer is None and not float_gguf.exists() else None
-                    took.ours.append(run_ours(running, case, source, outputs, keep))
+                    keep = float_gguf if case is CASES[0] and not float_gguf.exists() else None
+                    ours, prediction = run_ours(running, case, source, outputs, keep)
+                    took.ours.append(ours)
+                    predictions.append(prediction)
                     if peers and case.peer is not None and available(case.peer[0]):
                         read = float_gguf if case.peer[0] == "llama_cpp" else source
                         took.peer.append(run_peer(case.peer, read, outputs))
@@ -87,26 +98,26 @@ def main(model: Path, cache: Path, *, runs: int, peers: bool) -> None:
     finally:
         shutil.rmtree(outputs, ignore_errors=True)
     print_results(measured, runs)
+    print_predictions(predictions)
 
 
-def warm_up(running: Server, model: Path, outputs: Path) -> None:
+def warm_up(running: Server, model: Path, outputs: Path) -> list[Prediction]:
     """One small job with every method, so that compiled kernels are on disk as after any use."""
-    copy = outputs / "small"
+    copy = outputs / model.name
     shutil.copytree(model, copy)
-    with quantd.Client(running.address) as client:
-        for case in CASES:
-            output = outputs / f"warm{case.suffix}"
-            client.quantize(copy, output, case.method).result()
-            remove(output)
-    remove(copy)
+    try:
+        return [run_ours(running, case, copy, outputs, None)[1] for case in CASES]
+    finally:
+        remove(copy)
 
 
 def run_ours(
     running: Server, case: Case, source: Path, outputs: Path, keep: Path | None
-) -> Measured:
+) -> tuple[Measured, Prediction]:
     """One job; its output is removed, or kept as `keep`."""
     output = outputs / f"ours{case.suffix}"
     with quantd.Client(running.address) as client, WorkerWatch(running.pid) as watch:
+        plan = client.plan(source, case.method, output=output, tensors=False).plan
         start = time.perf_counter()
         result = client.quantize(source, output, case.method).result()
         wall = time.perf_counter() - start
@@ -118,7 +129,15 @@ def run_ours(
         "output_bytes": result.output_bytes,
         "error": result.relative_error,
     }
-    return Measured(wall, watch.peak_memory, report)
+    prediction = Prediction(
+        model=source.name,
+        case=case.name,
+        planned_size=plan.output_bytes,
+        size=result.output_bytes,
+        planned_peak=plan.peak_memory_bytes,
+        peak=result.peak_memory_bytes,
+    )
+    return Measured(wall, watch.peak_memory, report), prediction
 
 
 def run_peer(peer: tuple[str, str], source: Path, outputs: Path) -> Measured:
@@ -171,7 +190,7 @@ def row(name: str, took: Runs) -> Sequence[str]:
         f"{report['output_bytes'] / MEGABYTE:.0f}",
         f"{report['error']:.2%}",
     ]
-    if not took.peer:
+    if not took.peer:  # left out, or there is none
         return [*cells, *["-"] * 6]
     peer = next(case.peer for case in CASES if case.name == name)
     assert peer is not None

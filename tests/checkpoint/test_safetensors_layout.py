@@ -17,7 +17,12 @@ from quantd_server.checkpoint.dtypes import DTYPE_BITS, element_size, tensor_nby
 from quantd_server.checkpoint.output import OutputDirectory
 from quantd_server.checkpoint.reading import TensorReader
 from quantd_server.checkpoint.safetensors_header import read_header
-from quantd_server.checkpoint.safetensors_layout import OutputTensor, plan_files
+from quantd_server.checkpoint.safetensors_layout import (
+    OutputTensor,
+    plan_files,
+    seal,
+    seal_index,
+)
 
 TORCH = {
     "F64": torch.float64, "F32": torch.float32, "F16": torch.float16, "BF16": torch.bfloat16,
@@ -94,6 +99,77 @@ def test_what_we_lay_out_is_what_the_library_reads(tmp_path_factory, tensors, ma
         groups = {tensors[name][2] or name for name in file.entries}
         nbytes = sum(place.nbytes for place in file.entries.values())
         assert nbytes <= max_shard_size or len(groups) == 1 or nbytes == 0
+
+
+@settings(max_examples=100, deadline=None)
+@given(
+    tensors=tensors_strategy,
+    lengths=st.lists(
+        st.integers(0, 2000).flatmap(lambda most: st.tuples(st.just(most), st.integers(0, most))),
+        min_size=1,
+        max_size=5,
+    ),
+    max_shard_size=st.sampled_from([64, 2000, 10**9]),
+)
+def test_files_keep_their_size_when_tensors_turn_out_shorter(
+    tmp_path_factory, tensors, lengths, max_shard_size
+):
+    tensors = {f"fixed {name}": tensor for name, tensor in tensors.items()}
+    variable = {f"variable {place}": pair for place, pair in enumerate(lengths)}
+    planned = [
+        OutputTensor(name=name, dtype=dtype, shape=shape, group=group)
+        for name, (dtype, shape, group) in tensors.items()
+    ] + [
+        OutputTensor(name=name, dtype="U8", shape=(most,), variable_length=True)
+        for name, (most, _) in variable.items()
+    ]
+    layout = plan_files(planned, max_shard_size)
+    contents = {
+        tensor.name: content_of(
+            place, variable.get(tensor.name, (0, tensor_nbytes(tensor.dtype, tensor.shape)))[1]
+        )
+        for place, tensor in enumerate(planned)
+    }
+    folder = tmp_path_factory.mktemp("sealed")
+    for file in layout.files:
+        path = folder / file.name
+        path.write_bytes(file.header.ljust(file.size, b"?"))
+        with path.open("r+b") as stream:
+            for name in file.entries.keys() & tensors:  # before the others' lengths are known
+                stream.seek(file.entries[name].offset)
+                stream.write(contents[name])
+            own = {n: len(contents[n]) for n in file.entries if n in variable}
+            if own:
+                header, places = seal(file.header, own)
+                stream.seek(0)
+                stream.write(header)
+                for name, place in places.items():
+                    stream.seek(place)
+                    stream.write(contents[name])
+        assert path.stat().st_size == file.size
+        for loaded in (
+            safetensors.torch.load_file(path),
+            safetensors.torch.load(path.read_bytes()),
+        ):
+            assert loaded.keys() == file.entries.keys()
+            for name, tensor in loaded.items():
+                raw = tensor.contiguous().reshape(-1).view(torch.uint8).numpy().tobytes()
+                assert raw == contents[name]
+        for name, entry in read_header(path).tensors.items():
+            assert entry.offset % element_size(entry.dtype) == 0
+            assert entry.nbytes == len(contents[name])
+    if layout.index:
+        total = sum(map(len, contents.values()))
+        index = json.loads(seal_index(layout.index, layout.total_size - total))
+        assert index["metadata"] == {"total_size": total}
+        assert index["weight_map"] == json.loads(layout.index)["weight_map"]
+
+
+def test_a_tensor_that_turns_out_longer_than_planned():
+    tensor = OutputTensor(name="a", dtype="U8", shape=(3,), variable_length=True)
+    header = plan_files([tensor], 100).files[0].header
+    with pytest.raises(ValueError, match="a has 4 bytes; at most 3 fit"):
+        seal(header, {"a": 4})
 
 
 @settings(max_examples=100, deadline=None)

@@ -109,6 +109,47 @@ def test_what_a_job_says(tmp_path, method, config) -> None:
     assert {file.name for file in result.files} == files_of(output).keys()
 
 
+EVERY_METHOD = METHODS | {
+    "fp4": ("bitsandbytes_4bit", {"bnb_4bit_quant_type": "FP4"}),
+    "fp4-double": ("bitsandbytes_4bit", {"bnb_4bit_use_double_quant": True, "blocksize": 128}),
+    "nf4-double-bfloat16": (
+        "bitsandbytes_4bit",
+        METHODS["nf4-double"][1] | {"bnb_4bit_quant_storage": "BFLOAT16"},
+    ),
+    "BF16": ("gguf", {"file_type": "BF16"}),
+    "Q4_0": ("gguf", {"file_type": "Q4_0"}),
+    "Q6_K": ("gguf", {"file_type": "Q6_K"}),
+}
+
+
+@pytest.mark.parametrize("shard_size", [1, 400_000, None])
+@pytest.mark.parametrize(("method", "config"), EVERY_METHOD.values(), ids=EVERY_METHOD)
+def test_the_size_is_the_planned_one(tmp_path, method, config, shard_size) -> None:
+    source = tiny_models.write(tmp_path / "source", shards=2, **SIZES)
+    output = output_path(tmp_path, method)
+    report = planned(specification(source, output, method, config, max_shard_size=shard_size))
+    *events, result = run(work_order(report))
+    weights = sorted(output.glob("*.safetensors")) if output.is_dir() else [output]
+    assert (len(weights) > 1) == (shard_size is not None and method != "gguf")
+    assert report.plan.output_bytes == sum(path.stat().st_size for path in weights)
+    assert result.output_bytes == report.plan.output_bytes
+    told = {event.name: event.size_bytes for event in events if isinstance(event, TensorEvent)}
+    assert sum(told.values()) == sum(each.size_bytes for each in result.types)
+    for tensor in report.tensors:
+        if tensor.target_name:
+            assert 0 <= tensor.target_bytes - told[tensor.target_name] <= 24
+    if method == "gguf":
+        return
+    stored = stored_tensors(output)
+    total = sum(len(data) for _, _, data in stored.values())
+    assert sum(told.values()) == total
+    q_proj = [data for name, (_, _, data) in stored.items() if name.startswith(Q_PROJ[:-6])]
+    assert told[Q_PROJ] == sum(map(len, q_proj))
+    if len(weights) > 1:
+        index = json.loads((output / "model.safetensors.index.json").read_text())
+        assert index["metadata"]["total_size"] == total
+
+
 @each_method
 def test_the_result_names_true_digests(tmp_path, method, config) -> None:
     from hashlib import sha256

@@ -93,7 +93,7 @@ def make_services(settings: Settings, roots: Roots, log: Log) -> Services:
         log=log,
     )
     capabilities = Capabilities(lambda: _make_reporter(settings, start_time), log)
-    return Services(planner=Planner(roots), jobs=jobs, capabilities=capabilities)
+    return Services(planner=Planner(roots, settings.threads), jobs=jobs, capabilities=capabilities)
 
 
 def _make_reporter(settings: Settings, start_time: float) -> CapabilityReporter:

@@ -124,16 +124,6 @@ class Output(abc.ABC):
                 offset += written
                 view = view[written:]
 
-    def shrink(self, name: str, nbytes: int) -> None:
-        """Cuts a created file to its first ``nbytes`` bytes."""
-        with self._using(), _failures_named():
-            descriptor, size = self._files[name]
-            if not 0 <= nbytes <= size:
-                raise ValueError(f"{name!r} of {size} bytes cannot shrink to {nbytes}")
-            os.ftruncate(descriptor, nbytes)
-            with self._state:
-                self._files[name] = (descriptor, nbytes)
-
     def write_text(self, name: str, text: str) -> None:
         """Writes a small file as UTF-8, replacing it when resumed."""
         self._write_whole(name, iter((text.encode("utf-8"),)))

@@ -3,12 +3,16 @@
 Sizes follow from dtypes and shapes alone, so every output file can be reserved first and then
 filled in any order. Naming and index are those of ``save_pretrained`` (huggingface_hub,
 ``split_state_dict_into_shards_factory``).
+
+A tensor of variable length does not change that: such tensors come first, and what they turn out
+to be shorter, the header before them is longer, by spaces at its end. Everything behind them stays
+where it was planned, and the file has the planned size.
 """
 
 from __future__ import annotations
 
 import json
-from collections.abc import Mapping, Sequence
+from collections.abc import Iterable, Mapping, Sequence
 
 import msgspec
 
@@ -27,8 +31,8 @@ class OutputTensor(msgspec.Struct, frozen=True, kw_only=True):
     shape: tuple[int, ...]
     group: str = ""
     """Tensors of the same non-empty group (a packed weight and its scales) share a file."""
-    trailing: bool = False
-    """A one-dimensional U8 tensor whose shape is only an upper bound: it goes to the end of its
+    variable_length: bool = False
+    """A one-dimensional U8 tensor whose shape is only an upper bound: it goes to the front of its
     file, where ``seal`` gives it the length it turns out to have."""
 
 
@@ -45,7 +49,8 @@ class PlannedFile(msgspec.Struct, frozen=True, kw_only=True):
 
     name: str
     header: bytes
-    """With its leading length, padded to a multiple of 8 bytes."""
+    """With its leading length, padded so that it ends, with the tensors of variable length behind
+    it, at a multiple of 8 bytes."""
     size: int
     entries: dict[str, PlacedTensor]
 
@@ -57,7 +62,7 @@ class SafetensorsLayout(msgspec.Struct, frozen=True, kw_only=True):
     index: str | None
     """Text of ``model.safetensors.index.json``; None for a single file."""
     total_size: int
-    """Bytes of all tensors."""
+    """Bytes of all tensors; an upper bound with tensors of variable length."""
 
     def locate(self, name: str) -> tuple[str, PlacedTensor]:
         """The file and the place of a tensor. Raises KeyError."""
@@ -111,24 +116,15 @@ def _shards(tensors: Sequence[OutputTensor], max_shard_size: int) -> list[list[O
 
 
 def _plan_file(name: str, tensors: list[OutputTensor]) -> PlannedFile:
-    # Wide dtypes first: with the header padded to 8 bytes, every tensor is then aligned to its
-    # element size, which readers that view the mapped file need.
+    # Wide dtypes first: they start at a multiple of 8, so that every tensor is aligned to its
+    # element size in the file, which readers that view the mapped file need.
     ordered = sorted(
-        tensors, key=lambda tensor: (tensor.trailing, -DTYPE_BITS[tensor.dtype], tensor.name)
+        tensors,
+        key=lambda tensor: (not tensor.variable_length, -DTYPE_BITS[tensor.dtype], tensor.name),
     )
-    description: dict[str, object] = {"__metadata__": {"format": "pt"}}
-    begin = 0
-    for tensor in ordered:
-        end = begin + _nbytes(tensor)
-        description[tensor.name] = {
-            "dtype": tensor.dtype,
-            "shape": list(tensor.shape),
-            "data_offsets": [begin, end],
-        }
-        begin = end
-    text = json.dumps(description, separators=(",", ":"), ensure_ascii=False).encode("utf-8")
-    text += b" " * (-len(text) % 8)
-    header = len(text).to_bytes(8, "little") + text
+    text = _header_text(ordered)
+    variable = sum(_nbytes(tensor) for tensor in ordered if tensor.variable_length)
+    header = _framed(text, len(text) + -(len(text) + variable) % 8)
     entries, offset = {}, len(header)
     for tensor in ordered:
         entries[tensor.name] = PlacedTensor(offset=offset, nbytes=_nbytes(tensor))
@@ -136,39 +132,72 @@ def _plan_file(name: str, tensors: list[OutputTensor]) -> PlannedFile:
     return PlannedFile(name=name, header=header, size=offset, entries=entries)
 
 
-def seal(header: bytes, lengths: Mapping[str, int]) -> tuple[bytes, dict[str, int], int]:
-    """Gives trailing tensors their final lengths, at most the planned ones.
+def seal(header: bytes, lengths: Mapping[str, int]) -> tuple[bytes, dict[str, int]]:
+    """Gives the tensors of variable length, all of which ``lengths`` names, their final lengths.
 
-    Returns the header, as long as before, the place of each tensor in ``lengths`` from the start
-    of the file, and the size of the file. Raises ValueError when a length grew.
+    Returns the header and their places from the start of the file; they end where they were
+    planned to end. Raises ValueError when a length is more than planned.
     """
-    description = json.loads(header[8:])
-    begin = min(description[name]["data_offsets"][0] for name in lengths)
-    places: dict[str, int] = {}
-    for name, entry in description.items():  # in file order
-        if name not in lengths:
-            continue
-        if lengths[name] > entry["shape"][0]:
-            raise ValueError(f"{name} has {lengths[name]} bytes; at most {entry['shape'][0]} fit")
-        end = begin + lengths[name]
-        description[name] = {
-            "dtype": entry["dtype"],
-            "shape": [lengths[name]],
+    entries = json.loads(header[8:])
+    del entries["__metadata__"]
+    for name, length in lengths.items():
+        if length > entries[name]["shape"][0]:
+            raise ValueError(f"{name} has {length} bytes; at most {entries[name]['shape'][0]} fit")
+    tensors = [
+        OutputTensor(
+            name=name,
+            dtype=entry["dtype"],
+            shape=(lengths[name],) if name in lengths else tuple(entry["shape"]),
+        )
+        for name, entry in entries.items()  # in file order
+    ]
+    end = len(header) + sum(entries[name]["shape"][0] for name in lengths)
+    offset = end - sum(lengths.values())
+    # No number in it has grown, so it still fits.
+    sealed = _framed(_header_text(tensors), offset - 8)
+    places = {}
+    for tensor in tensors[: len(lengths)]:
+        places[tensor.name] = offset
+        offset += lengths[tensor.name]
+    return sealed, places
+
+
+def seal_index(index: str, shorter: int) -> str:
+    """The index when the tensors of variable length take ``shorter`` bytes less than planned."""
+    content = json.loads(index)
+    content["metadata"]["total_size"] -= shorter
+    return _index_text(content)
+
+
+def _header_text(tensors: Iterable[OutputTensor]) -> bytes:
+    """JSON that describes ``tensors`` as lying one behind the other."""
+    description: dict[str, object] = {"__metadata__": {"format": "pt"}}
+    begin = 0
+    for tensor in tensors:
+        end = begin + _nbytes(tensor)
+        description[tensor.name] = {
+            "dtype": tensor.dtype,
+            "shape": list(tensor.shape),
             "data_offsets": [begin, end],
         }
-        places[name] = len(header) + begin
         begin = end
-    text = json.dumps(description, separators=(",", ":"), ensure_ascii=False).encode("utf-8")
-    return header[:8] + text.ljust(len(header) - 8), places, len(header) + begin
+    return json.dumps(description, separators=(",", ":"), ensure_ascii=False).encode("utf-8")
+
+
+def _framed(text: bytes, length: int) -> bytes:
+    """A whole header: its length, the text, and spaces."""
+    return length.to_bytes(8, "little") + text.ljust(length)
 
 
 def _index(files: tuple[PlannedFile, ...], total_size: int) -> str:
     weight_map = {name: file.name for file in files for name in file.entries}
-    index = {
-        "metadata": {"total_size": total_size},
-        "weight_map": dict(sorted(weight_map.items())),
-    }
-    return json.dumps(index, indent=2, ensure_ascii=False) + "\n"
+    return _index_text(
+        {"metadata": {"total_size": total_size}, "weight_map": dict(sorted(weight_map.items()))}
+    )
+
+
+def _index_text(content: Mapping[str, object]) -> str:
+    return json.dumps(content, indent=2, ensure_ascii=False) + "\n"
 
 
 def _nbytes(tensor: OutputTensor) -> int:

@@ -5,21 +5,30 @@ from __future__ import annotations
 import math
 import threading
 from collections.abc import Iterator
-from typing import Any
+from typing import Any, Protocol
 
 import msgspec
 import numpy as np
 import numpy.typing as npt
 
-from quantd_server.checkpoint.output import Output
-from quantd_server.checkpoint.reading import TensorReader
+from quantd_server.checkpoint.reading import StoredTensor
+from quantd_server.engine.needed_kernels import FLOAT_BYTES
 from quantd_server.engine.pipeline_sizes import CHUNK_ELEMENTS
 from quantd_server.errors import QuantdError, quoted
 from quantd_server.kernels.dtypes import first_nonfinite, sum_of_squares, to_float32
-from quantd_server.methods.base import TensorQuantizer, TensorTask
+from quantd_server.methods.base import OutputPart, TensorQuantizer, TensorTask
 
-ITEM_BYTES = {"F32": 4, "F16": 2, "BF16": 2}
-"""The source types whose values are looked at; others are copied as they are."""
+
+class Reader(Protocol):
+    """Where source bytes come from, such as a ``TensorReader``."""
+
+    def read_into(self, entry: StoredTensor, byte_offset: int, buffer: memoryview) -> None: ...
+
+
+class Writer(Protocol):
+    """Where bytes of the output go, such as an ``Output``."""
+
+    def write_at(self, name: str, offset: int, data: bytes | bytearray | memoryview) -> None: ...
 
 
 class Chunk(msgspec.Struct, frozen=True):
@@ -54,14 +63,14 @@ def split(task: TensorTask, quantizer: TensorQuantizer | None) -> Iterator[Chunk
 class ChunkWorker:
     """Does chunks; called by several threads, each with buffers of its own."""
 
-    def __init__(self, reader: TensorReader, output: Output, *, allow_non_finite: bool) -> None:
+    def __init__(self, reader: Reader, output: Writer, *, allow_non_finite: bool) -> None:
         self._reader = reader
         self._output = output
         self._allow_non_finite = allow_non_finite
         self._buffers = threading.local()
         self._lock = threading.Lock()
-        self.trailing: dict[str, dict[str, bytes]] = {}
-        """Contents of the trailing parts, by file and name; see ``OutputPart.trailing``."""
+        self.variable_parts: dict[str, dict[str, bytes]] = {}
+        """Contents of the parts of variable length, by file and name: ``sealing`` writes them."""
 
     def copy(self, task: TensorTask, chunk: Chunk) -> ChunkOutcome:
         """Copy a chunk bit for bit."""
@@ -73,7 +82,7 @@ class ChunkWorker:
         )
         raw = self._read(task, begin, end - begin)
         bad = -1
-        if task.source.dtype in ITEM_BYTES:
+        if task.source.dtype in FLOAT_BYTES:  # others are copied as they are
             bad = self._check(task, chunk, self._as_float32(raw, task, chunk))
         self._write(task, 0, begin, raw)
         return ChunkOutcome(source_bytes=len(raw), first_nonfinite=bad)
@@ -81,7 +90,7 @@ class ChunkWorker:
     def quantize(self, task: TensorTask, chunk: Chunk, quantizer: TensorQuantizer) -> ChunkOutcome:
         """Quantize a chunk."""
         assert task.source is not None
-        item = ITEM_BYTES[task.source.dtype]
+        item = FLOAT_BYTES[task.source.dtype]
         raw = self._read(task, chunk.first * item, chunk.count * item)
         values = self._as_float32(raw, task, chunk)
         bad = self._check(task, chunk, values)
@@ -104,15 +113,27 @@ class ChunkWorker:
         for part, offset, data in writes:
             self._write(task, part, offset, memoryview(data).cast("B"))  # type: ignore[arg-type]
 
+    def as_written(self, task: TensorTask) -> TensorTask:
+        """The task of a tensor that is done, with the true lengths of its parts."""
+        if not any(part.variable_length for part in task.parts):
+            return task
+        return msgspec.structs.replace(task, parts=tuple(map(self._part_as_written, task.parts)))
+
+    def _part_as_written(self, part: OutputPart) -> OutputPart:
+        if not part.variable_length:
+            return part
+        length = len(self.variable_parts[part.file][part.name])
+        return msgspec.structs.replace(part, shape=(length,), nbytes=length)
+
     def _write(self, task: TensorTask, index: int, offset: int, data: memoryview) -> None:
         part = task.parts[index]
         if offset + len(data) > part.nbytes:
             raise ValueError(
                 f"{part.name}: {len(data)} bytes at {offset} do not fit into {part.nbytes}"
             )
-        if part.trailing:
+        if part.variable_length:
             with self._lock:
-                self.trailing.setdefault(part.file, {})[part.name] = bytes(data)
+                self.variable_parts.setdefault(part.file, {})[part.name] = bytes(data)
         else:
             self._output.write_at(part.file, part.offset + offset, data)
 

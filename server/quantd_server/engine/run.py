@@ -3,21 +3,19 @@
 from __future__ import annotations
 
 import contextlib
-import resource
-import sys
 import threading
 import time
 from collections.abc import Callable, Iterator
 from concurrent.futures import ThreadPoolExecutor
 from pathlib import Path
 
-import numpy as np
+import msgspec
 
 from quantd_server.checkpoint.opening import Checkpoint, open_checkpoint
 from quantd_server.checkpoint.output import Output, OutputDirectory, OutputFile
 from quantd_server.checkpoint.reading import TensorReader
-from quantd_server.checkpoint.safetensors_layout import seal
 from quantd_server.engine.chunks import ChunkWorker
+from quantd_server.engine.compiling import CompileOrder, prepare_kernels
 from quantd_server.engine.events import OutputFile as ReportedFile
 from quantd_server.engine.events import (
     ProgressEvent,
@@ -28,17 +26,17 @@ from quantd_server.engine.events import (
     WorkerEvent,
 )
 from quantd_server.engine.fingerprint import headers_digest, source_fingerprint
+from quantd_server.engine.needed_kernels import samples
 from quantd_server.engine.pipeline import JobCancelled, Pipeline, TaskOutcome
 from quantd_server.engine.progress import ProgressMeter
 from quantd_server.engine.provenance import PROVENANCE_FILE, provenance
+from quantd_server.engine.resident_memory import largest_bytes
+from quantd_server.engine.sealing import write_variable_parts
 from quantd_server.engine.specification import WorkOrder, work_options
 from quantd_server.engine.summary import ErrorSummary, summarize_types
 from quantd_server.errors import CheckpointError, Finding, Severity, quoted
 from quantd_server.methods.base import TensorQuantizer, TensorTask, WorkPlan
 from quantd_server.methods.registry import METHODS
-
-COMPUTED = ("QUANTIZE", "FALLBACK", "CONVERT")
-"""Actions that need a quantizer."""
 
 Emit = Callable[[WorkerEvent], None]
 
@@ -52,6 +50,7 @@ class JobRun:
         self._cancelled = cancelled
         self._method = METHODS[order.spec.method.name]
         self._errors = ErrorSummary()
+        self._compiling_bytes = 0
 
     def run(self) -> None:
         """Do the job and emit its result.
@@ -69,18 +68,18 @@ class JobRun:
             for file in work.files:
                 output.create(file.name, file.size)
                 output.write_at(file.name, 0, file.header)
-            self._compile_kernels(work)
+            self._prepare_kernels(work)
             self._emit(StageEvent(stage="QUANTIZING"))
             worker = ChunkWorker(reader, output, allow_non_finite=self._order.spec.allow_non_finite)
             outcomes = list(self._quantize(work, worker))
             self._emit(StageEvent(stage="FINALIZING"))
-            _seal(work, worker, output)
+            work = write_variable_parts(work, worker.variable_parts, output)
             reader.check_unchanged()
             files = self._finalize(checkpoint, work, outcomes, output)
             if self._cancelled.is_set():
                 raise JobCancelled
             output.commit()
-        self._emit(self._result(work, files, time.monotonic() - started))
+        self._emit(self._result(work, outcomes, files, time.monotonic() - started))
 
     def _plan(self) -> tuple[Checkpoint, WorkPlan]:
         """The same plan that was made before the job was accepted, made again from the headers."""
@@ -100,19 +99,12 @@ class JobRun:
         kind = OutputFile if self._method.single_file else OutputDirectory
         return kind(Path(self._order.output_path), self._order.job_id)
 
-    def _compile_kernels(self, work: WorkPlan) -> None:
-        """Quantize a piece of nothing to every type of the plan.
-
-        Kernels are compiled when they are first called, unless an earlier job left them in the
-        cache. That takes seconds, which belong to preparing: the rates and the time left that are
-        told while quantizing are then those of the work itself.
-        """
-        first = {task.target_type: task for task in work.tasks if task.action in COMPUTED}
-        for task in first.values():
-            if self._cancelled.is_set():
-                raise JobCancelled
-            quantizer = self._quantizer(task)
-            quantizer.quantize(0, np.zeros(quantizer.granularity, np.float32))
+    def _prepare_kernels(self, work: WorkPlan) -> None:
+        spec = self._order.spec
+        order = CompileOrder(
+            method=spec.method, device=spec.device or "CPU", samples=samples(work.tasks)
+        )
+        self._compiling_bytes = prepare_kernels(order, self._cancelled)
 
     def _quantizer(self, task: TensorTask) -> TensorQuantizer:
         spec = self._order.spec
@@ -136,7 +128,8 @@ class JobRun:
             cancelled=self._cancelled,
             on_bytes=count,
         )
-        for outcome in pipeline.run(tasks):
+        for done in pipeline.run(tasks):
+            outcome = msgspec.structs.replace(done, task=worker.as_written(done.task))
             meter.add_tensor()
             self._errors.add(outcome)
             self._report(outcome, meter)
@@ -184,7 +177,11 @@ class JobRun:
         return weights + tuple(_reported(output, name) for name in small)
 
     def _result(
-        self, work: WorkPlan, files: tuple[ReportedFile, ...], elapsed: float
+        self,
+        work: WorkPlan,
+        outcomes: list[TaskOutcome],
+        files: tuple[ReportedFile, ...],
+        elapsed: float,
     ) -> QuantizationResult:
         weights = {file.name for file in work.files}
         output_bytes = sum(file.size_bytes for file in files if file.name in weights)
@@ -192,7 +189,7 @@ class JobRun:
         return QuantizationResult(
             output_uri=self._order.spec.output_uri,
             files=files,
-            types=summarize_types(task for task in work.tasks if task.parts),
+            types=summarize_types(outcome.task for outcome in outcomes),
             source_bytes=sum(task.source_bytes for task in work.tasks),
             output_bytes=output_bytes,
             bits_per_weight=8 * output_bytes / max(1, elements),
@@ -200,7 +197,7 @@ class JobRun:
             worst_tensor=self._errors.worst_tensor,
             worst_relative_error=self._errors.worst_relative_error,
             elapsed=elapsed,
-            peak_memory_bytes=_peak_memory_bytes(),
+            peak_memory_bytes=max(largest_bytes(), self._compiling_bytes),
         )
 
 
@@ -229,20 +226,6 @@ def _reported(output: Output, name: str) -> ReportedFile:
     )
 
 
-def _seal(work: WorkPlan, worker: ChunkWorker, output: Output) -> None:
-    """Write the tensors whose size was not known before, and the headers that now are."""
-    for file in work.files:
-        contents = worker.trailing.get(file.name)
-        if not contents:
-            continue
-        lengths = {name: len(data) for name, data in contents.items()}
-        header, places, size = seal(file.header, lengths)
-        output.write_at(file.name, 0, header)
-        for name, data in contents.items():
-            output.write_at(file.name, places[name], data)
-        output.shrink(file.name, size)
-
-
 def _non_finite(outcome: TaskOutcome) -> Finding:
     source = outcome.task.source
     name = source.name if source else outcome.task.target_name
@@ -258,8 +241,3 @@ def _non_finite(outcome: TaskOutcome) -> Finding:
         subjects=(name,),
         subject_count=1,
     )
-
-
-def _peak_memory_bytes() -> int:
-    peak = resource.getrusage(resource.RUSAGE_SELF).ru_maxrss
-    return peak if sys.platform == "darwin" else peak * 1024

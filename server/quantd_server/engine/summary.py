@@ -27,7 +27,7 @@ def summarize_types(tasks: Iterable[TensorTask]) -> tuple[TypeSummary, ...]:
             element_count=elements[name],
             size_bytes=size,
         )
-        for name, size in sizes.most_common()
+        for name, size in sorted(sizes.items(), key=lambda item: (-item[1], item[0]))
     )
 
 

@@ -10,7 +10,8 @@ from typing import Any, Literal
 
 import numpy as np
 import numpy.typing as npt
-from numba import njit
+
+from quantd_server.kernels.compilation import inlined_kernel, kernel
 
 FloatDtype = Literal["F32", "F16", "BF16"]
 Float32Array = npt.NDArray[np.float32]
@@ -32,7 +33,7 @@ _SCAN = 4096
 _ITEM_BYTES = {"F32": 4, "F16": 2, "BF16": 2}
 
 
-@njit(nogil=True, cache=True, inline="always")
+@inlined_kernel
 def float16_to_float32(half: Any) -> Any:
     """Exact value of float16 bits (uint16 in, float32 out)."""
     magnitude = np.uint32((half & np.uint32(0x7FFF)) << np.uint32(13))
@@ -44,7 +45,7 @@ def float16_to_float32(half: Any) -> Any:
     return np.uint32(bits | sign).view(np.float32)
 
 
-@njit(nogil=True, cache=True, inline="always")
+@inlined_kernel
 def float32_to_float16(value: Any) -> Any:
     """Nearest float16 bits, ties to even (float32 in, uint16 out). Too large becomes infinity."""
     bits = np.float32(value).view(np.uint32)
@@ -60,25 +61,25 @@ def float32_to_float16(value: Any) -> Any:
     return np.uint16(half | ((bits & _SIGN) >> np.uint32(16)))
 
 
-@njit(nogil=True, cache=True)
+@kernel
 def _float16_chunk_to_float32(raw: Any, out: Any) -> None:
     for i in range(raw.size):
         out[i] = float16_to_float32(raw[i])
 
 
-@njit(nogil=True, cache=True)
+@kernel
 def _float32_chunk_to_float16(values: Any, out: Any) -> None:
     for i in range(values.size):
         out[i] = float32_to_float16(values[i])
 
 
-@njit(nogil=True, cache=True)
+@kernel
 def _bfloat16_chunk_to_float32(raw: Any, out_bits: Any) -> None:
     for i in range(raw.size):
         out_bits[i] = np.uint32(raw[i]) << np.uint32(16)
 
 
-@njit(nogil=True, cache=True)
+@kernel
 def _float32_chunk_to_bfloat16(bits: Any, out: Any) -> None:
     for i in range(bits.size):
         word = bits[i]
@@ -130,7 +131,7 @@ def from_float32(
     return out
 
 
-@njit(nogil=True, cache=True)
+@kernel
 def _first_magnitude_from(bits: Any, limit: Any) -> Any:
     """Index of the first value whose bits without the sign are `limit` or more; -1 if none."""
     for start in range(0, bits.size, _SCAN):
@@ -155,7 +156,7 @@ def first_float16_overflow(values: Float32Array) -> int:
     return int(_first_magnitude_from(values.view(np.uint32), _F16_OVERFLOW))
 
 
-@njit(nogil=True, cache=True)
+@kernel
 def _sum_of_squares(values: Any) -> float:
     sum0 = sum1 = sum2 = sum3 = 0.0  # independent chains of additions, four times the speed
     whole = values.size - values.size % 4

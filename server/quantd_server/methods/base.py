@@ -41,8 +41,9 @@ class OutputPart(msgspec.Struct, frozen=True, kw_only=True):
     offset: int
     """From the start of the file, in bytes."""
     nbytes: int
-    trailing: bool = False
-    """Its size is an upper bound; see ``checkpoint.safetensors_layout.seal``."""
+    variable_length: bool = False
+    """Its size and place are settled only when its contents are known; see
+    ``checkpoint.safetensors_layout.seal``. Until then its size is an upper bound."""
 
 
 class TensorTask(msgspec.Struct, frozen=True, kw_only=True):
@@ -70,6 +71,8 @@ class TensorTask(msgspec.Struct, frozen=True, kw_only=True):
     importance: bytes = b""
     """What each column of each matrix weighs in the rounding: float32[matrices * columns], as
     bytes; empty when all weigh the same."""
+    held_bytes: int = 0
+    """Memory that its quantizer takes until the tensor is done, besides that of chunks."""
 
     @property
     def target_shape(self) -> tuple[int, ...]:

@@ -25,13 +25,14 @@ class FloatCast:
         import numpy as np
 
         from quantd_server.kernels.dtypes import from_float32, to_float32
+        from quantd_server.kernels.gguf.squared_difference import add_squared_differences
 
         stored = from_float32(values, self._dtype)  # type: ignore[arg-type]
         error = 0.0
         if self._dtype != "F32":
             read_back = np.empty_like(values)
             to_float32(stored, self._dtype, read_back)  # type: ignore[arg-type]
-            error = float(np.square(read_back - values, dtype=np.float64).sum())
+            error = float(add_squared_differences(values, read_back))
         return ChunkResult(
             writes=[(0, first * ITEM_BYTES[self._dtype], stored)], squared_error=error
         )

@@ -42,6 +42,7 @@ class PlannedTensor(msgspec.Struct, frozen=True, kw_only=True):
     transform: Transform = "copy"
     block: int | None = None
     """As ``TensorTask.block``."""
+    held_bytes: int = 0
 
 
 def kept_tensor(entry: TensorEntry, reason: str) -> PlannedTensor:
@@ -146,6 +147,7 @@ def _task(tensor: PlannedTensor, places: Mapping[str, tuple[str, int, int]]) -> 
         parts=tuple(_part(stored, places) for stored in tensor.stored),
         transform=tensor.transform,
         block=tensor.block,
+        held_bytes=tensor.held_bytes,
     )
 
 
@@ -158,5 +160,5 @@ def _part(stored: OutputTensor, places: Mapping[str, tuple[str, int, int]]) -> O
         file=file,
         offset=offset,
         nbytes=nbytes,
-        trailing=stored.trailing,
+        variable_length=stored.variable_length,
     )

@@ -29,9 +29,17 @@ _WEIGHT = {Severity.ERROR: 0, Severity.WARNING: 1, Severity.INFO: 2}
 
 
 def plan(
-    spec: QuantizationSpec, roots: Roots, host: Host, *, offset: int, page_size: int
+    spec: QuantizationSpec,
+    roots: Roots,
+    host: Host,
+    *,
+    offset: int,
+    page_size: int,
+    threads: int | None = None,
 ) -> PlanReport:
     """The plan of ``spec`` on ``host`` with the tasks [offset, offset + page_size) listed.
+
+    ``threads`` is what the worker will have; by default one for each usable core.
 
     Raises QuantdError when the source is not there, not allowed, or damaged.
     """
@@ -77,7 +85,9 @@ def plan(
     return PlanReport(
         spec=spec,
         findings=tuple(findings),
-        plan=_summary(spec, work, host) if work and work.tasks else None,
+        plan=_summary(spec, work, threads or host.cpu.usable_cores)
+        if work and work.tasks
+        else None,
         tensors=tuple(_tensor_plans(work.tasks[offset : offset + page_size])) if work else (),
         next_offset=_next_offset(work, offset, page_size),
         source_path=str(source),
@@ -145,7 +155,7 @@ def _choose_device(spec: QuantizationSpec, host: Host) -> tuple[DeviceKind, list
     ]
 
 
-def _summary(spec: QuantizationSpec, work: WorkPlan, host: Host) -> Plan:
+def _summary(spec: QuantizationSpec, work: WorkPlan, threads: int) -> Plan:
     kept = [task for task in work.tasks if task.action != "DROP"]
     elements = sum(task.element_count for task in work.tasks if task.source)
     output_bytes = sum(file.size for file in work.files)
@@ -160,7 +170,7 @@ def _summary(spec: QuantizationSpec, work: WorkPlan, host: Host) -> Plan:
         source_bytes=sum(task.source_bytes for task in work.tasks),
         output_bytes=output_bytes,
         bits_per_weight=8 * output_bytes / elements if elements else 0.0,
-        peak_memory_bytes=peak_memory_bytes(work, host.cpu.usable_cores),
+        peak_memory_bytes=peak_memory_bytes(work, threads, spec.device or "CPU"),
         scratch_bytes=output_bytes,
     )
 

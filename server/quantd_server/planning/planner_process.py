@@ -40,6 +40,7 @@ class PlanCall(msgspec.Struct, frozen=True, kw_only=True, tag="plan"):
     roots: Roots
     offset: int
     page_size: int
+    threads: int | None
 
 
 class InspectCall(msgspec.Struct, frozen=True, kw_only=True, tag="inspect"):
@@ -86,8 +87,10 @@ _decode_reply = msgspec.json.Decoder(Reply).decode
 class Planner:
     """The server's end. Every method belongs to the event loop."""
 
-    def __init__(self, roots: Roots) -> None:
+    def __init__(self, roots: Roots, threads: int | None = None) -> None:
+        """``threads`` is as in ``planner.plan``."""
         self._roots = roots
+        self._threads = threads
         self._process: asyncio.subprocess.Process | None = None
         self._lock = asyncio.Lock()
 
@@ -98,7 +101,13 @@ class Planner:
 
     async def plan(self, spec: QuantizationSpec, *, offset: int, page_size: int) -> PlanReport:
         """See ``planner.plan``."""
-        call = PlanCall(spec=spec, roots=self._roots, offset=offset, page_size=page_size)
+        call = PlanCall(
+            spec=spec,
+            roots=self._roots,
+            offset=offset,
+            page_size=page_size,
+            threads=self._threads,
+        )
         return msgspec.json.decode(await self._call(call), type=PlanReport)
 
     async def inspect(
@@ -203,7 +212,12 @@ def _answer(call: Call, host: Host) -> Reply:
         match call:
             case PlanCall():
                 report = plan(
-                    call.spec, call.roots, host, offset=call.offset, page_size=call.page_size
+                    call.spec,
+                    call.roots,
+                    host,
+                    offset=call.offset,
+                    page_size=call.page_size,
+                    threads=call.threads,
                 )
             case InspectCall():
                 report = inspect(

@@ -11,12 +11,12 @@ from typing import Any
 
 import numpy as np
 import numpy.typing as npt
-from numba import njit
 
 from quantd_server.kernels.bitsandbytes.tables import QuantType, code_table
+from quantd_server.kernels.compilation import kernel
 
 
-@njit(nogil=True, cache=True)
+@kernel
 def _moments(
     values: Any, codes: Any, table: Any, blocksize: int, out_cross: Any, out_square: Any
 ) -> None:

@@ -13,7 +13,6 @@ from typing import Any
 
 import numpy as np
 import numpy.typing as npt
-from numba import njit
 
 from quantd_server.kernels.bitsandbytes.tables import (
     BLOCK_SIZES,
@@ -22,6 +21,7 @@ from quantd_server.kernels.bitsandbytes.tables import (
     midpoints,
     sorted_codes,
 )
+from quantd_server.kernels.compilation import inlined_kernel, kernel
 
 Float32Array = npt.NDArray[np.float32]
 Uint8Array = npt.NDArray[np.uint8]
@@ -52,7 +52,7 @@ _CODE = {
 }
 
 
-@njit(nogil=True, cache=True, inline="always")
+@inlined_kernel
 def _nearest_code(value: Any, bounds: Any, steps: Any) -> Any:
     """Code of the nearest table value: one step for every bound below `value`.
 
@@ -79,7 +79,7 @@ def _nearest_code(value: Any, bounds: Any, steps: Any) -> Any:
     return np.uint8(code + (s14 if value > b14 else none))
 
 
-@njit(nogil=True, cache=True)
+@kernel
 def _quantize(
     values: Any, bits: Any, bounds: Any, steps: Any, blocksize: int, out_codes: Any, absmax: Any
 ) -> None:
@@ -120,7 +120,7 @@ def _quantize(
             packed[i] = (codes[2 * i] << 4) | codes[2 * i + 1]
 
 
-@njit(nogil=True, cache=True)
+@kernel
 def _dequantize(packed: Any, absmax: Any, code: Any, blocksize: int, out: Any) -> None:
     for block in range(absmax.size):
         start = block * blocksize
@@ -134,7 +134,7 @@ def _dequantize(packed: Any, absmax: Any, code: Any, blocksize: int, out: Any) -
             out[stop - 1] = code[packed[stop // 2] >> 4] * scale
 
 
-@njit(nogil=True, cache=True)
+@kernel
 def _squared_error(values: Any, packed: Any, absmax: Any, code: Any, blocksize: int) -> float:
     high = low = 0.0
     for block in range(absmax.size):

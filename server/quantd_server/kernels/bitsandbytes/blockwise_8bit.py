@@ -11,10 +11,10 @@ from typing import Any
 
 import numpy as np
 import numpy.typing as npt
-from numba import njit
 
 from quantd_server.kernels.bitsandbytes.tables import DYNAMIC_MAP, NESTED_BLOCK_SIZE
 from quantd_server.kernels.bitsandbytes.torch_sum import torch_mean
+from quantd_server.kernels.compilation import kernel
 
 Float32Array = npt.NDArray[np.float32]
 Uint8Array = npt.NDArray[np.uint8]
@@ -36,7 +36,7 @@ _CODE = np.array(DYNAMIC_MAP, np.float32)
 _CODE_OF_STEP = _code_of_each_step()
 
 
-@njit(nogil=True, cache=True)
+@kernel
 def _quantize(values: Any, code_of_step: Any, out_codes: Any, out_absmax: Any) -> None:
     for block in range(out_absmax.size):
         start = block * NESTED_BLOCK_SIZE
@@ -58,7 +58,7 @@ def _quantize(values: Any, code_of_step: Any, out_codes: Any, out_absmax: Any) -
             out_codes[i] = code_of_step[np.int32(step)]
 
 
-@njit(nogil=True, cache=True)
+@kernel
 def _dequantize(codes: Any, absmax: Any, offset: Any, code: Any, out: Any) -> None:
     for i in range(codes.size):
         out[i] = np.float32(code[codes[i]] * absmax[i // NESTED_BLOCK_SIZE]) + offset

@@ -10,8 +10,8 @@ from typing import Any
 
 import numpy as np
 import numpy.typing as npt
-from numba import njit
 
+from quantd_server.kernels.compilation import kernel
 from quantd_server.kernels.dtypes import float16_to_float32, float32_to_float16
 
 Float32Array = npt.NDArray[np.float32]
@@ -24,7 +24,7 @@ _ROUNDER = np.float32(12582912.0)  # 1.5 * 2**23: adding and taking it away roun
 _MAGNITUDE = np.uint32(0x7FFFFFFF)
 
 
-@njit(nogil=True, cache=True)
+@kernel
 def _quantize(values: Any, out: Any, out_scale: Any) -> None:
     rows, columns = values.shape
     halves = np.empty(columns, np.float32)
@@ -46,7 +46,7 @@ def _quantize(values: Any, out: Any, out_scale: Any) -> None:
             out[row, i] = np.int8(np.int32((halves[i] * factor + _ROUNDER) - _ROUNDER))
 
 
-@njit(nogil=True, cache=True)
+@kernel
 def _dequantize(codes: Any, scale: Any, out: Any) -> None:
     rows, columns = codes.shape
     for row in range(rows):
@@ -54,7 +54,7 @@ def _dequantize(codes: Any, scale: Any, out: Any) -> None:
             out[row, i] = np.float32(np.float32(codes[row, i]) * scale[row]) * _RECIPROCAL
 
 
-@njit(nogil=True, cache=True)
+@kernel
 def _squared_error(values: Any, codes: Any, scale: Any) -> float:
     rows, columns = codes.shape
     dequantized = np.empty(columns, np.float32)

@@ -14,7 +14,8 @@ from typing import Any
 
 import numpy as np
 import numpy.typing as npt
-from numba import njit
+
+from quantd_server.kernels.compilation import kernel
 
 _VECTORS_AT_A_TIME = 4
 _LEVELS = 4
@@ -25,7 +26,7 @@ def torch_lanes() -> int:
     return 4 if platform.machine().lower() in ("aarch64", "arm64") else 8
 
 
-@njit(nogil=True, cache=True)
+@kernel
 def _ceil_log2(value: int) -> int:
     power = 1
     while (1 << power) < value:
@@ -33,7 +34,7 @@ def _ceil_log2(value: int) -> int:
     return power
 
 
-@njit(nogil=True, cache=True)
+@kernel
 def _cascade(values: Any, rows: int, width: int) -> Any:
     """Column sums of the first rows * width values seen as [rows, width]: float32[width].
 
@@ -64,7 +65,7 @@ def _cascade(values: Any, rows: int, width: int) -> Any:
     return sums[0]
 
 
-@njit(nogil=True, cache=True)
+@kernel
 def _lane_sums(values: Any, vectors: int, lanes: int) -> Any:
     """Sums over vectors of `lanes` values each: float32[lanes]."""
     rows = vectors // _VECTORS_AT_A_TIME
@@ -78,7 +79,7 @@ def _lane_sums(values: Any, vectors: int, lanes: int) -> Any:
     return sums[:lanes]
 
 
-@njit(nogil=True, cache=True)
+@kernel
 def _mean(values: Any, lanes: int) -> Any:
     if values.size < lanes:
         total = _lane_sums(values, values.size, 1)[0]

@@ -10,7 +10,7 @@ from typing import Any
 
 import numpy as np
 
-from quantd_server.kernels.gguf.compilation import inner_kernel, kernel
+from quantd_server.kernels.compilation import inner_kernel, kernel
 
 
 @inner_kernel

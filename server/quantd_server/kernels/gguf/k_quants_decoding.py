@@ -9,7 +9,7 @@ from typing import Any
 
 import numpy as np
 
-from quantd_server.kernels.gguf.compilation import inner_kernel, kernel
+from quantd_server.kernels.compilation import inner_kernel, kernel
 from quantd_server.kernels.gguf.half import load_float16
 
 

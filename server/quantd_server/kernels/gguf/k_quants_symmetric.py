@@ -9,7 +9,7 @@ from typing import Any
 
 import numpy as np
 
-from quantd_server.kernels.gguf.compilation import inner_kernel, kernel
+from quantd_server.kernels.compilation import inner_kernel, kernel
 from quantd_server.kernels.gguf.half import store_float16
 from quantd_server.kernels.gguf.k_quants_with_minimum import pack_2_bits
 from quantd_server.kernels.gguf.lanes import (

@@ -17,7 +17,7 @@ from typing import Any
 import numpy as np
 import numpy.typing as npt
 
-from quantd_server.kernels.gguf.compilation import inner_kernel
+from quantd_server.kernels.compilation import inner_kernel
 
 LANES = 64
 GROUP = 8

@@ -11,7 +11,7 @@ from typing import Any
 
 import numpy as np
 
-from quantd_server.kernels.gguf.compilation import inner_kernel, kernel
+from quantd_server.kernels.compilation import inner_kernel, kernel
 
 # Twice the E2M1 values; half of the shared scale makes up for it. Code 8 (minus zero) is never the
 # first of the nearest ones.

@@ -5,7 +5,7 @@ from __future__ import annotations
 import numpy as np
 import numpy.typing as npt
 
-from quantd_server.kernels.gguf.compilation import kernel
+from quantd_server.kernels.compilation import kernel
 
 _LANES = 16
 

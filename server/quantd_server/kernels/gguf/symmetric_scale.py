@@ -10,7 +10,7 @@ from typing import Any
 
 import numpy as np
 
-from quantd_server.kernels.gguf.compilation import inner_kernel
+from quantd_server.kernels.compilation import inner_kernel
 from quantd_server.kernels.gguf.lanes import GROUP, LANES, nearest_int
 
 _ZERO = np.float32(0.0)

@@ -192,7 +192,7 @@ def _planned(tensor: Selected, config: Bitsandbytes4BitConfig) -> PlannedTensor:
             dtype="U8",
             shape=(len(state),),
             group=entry.name,
-            trailing=nested,
+            variable_length=nested,
         )
     )
     return PlannedTensor(
@@ -202,8 +202,13 @@ def _planned(tensor: Selected, config: Bitsandbytes4BitConfig) -> PlannedTensor:
         action="QUANTIZE",
         reason=tensor.reason,
         transform="transpose" if tensor.transposed else "copy",
+        held_bytes=blocks * HELD_BYTES_PER_BLOCK if nested else 0,
     )
 
+
+HELD_BYTES_PER_BLOCK = 52
+"""Of ``_DoubleQuant``, 20, and when all blocks are known, of their maxima in 8 bits and back, 8,
+and of the sum over them, three float64."""
 
 LONGEST_OFFSET = -2.2250738585072014e-308
 """With double quantization the state holds a float in decimal, whose length is known only when

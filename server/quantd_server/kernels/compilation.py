@@ -1,34 +1,25 @@
-"""How every kernel here is compiled.
+"""How every kernel is compiled (numba, worker only).
 
 No fast-math: nothing is reordered or fused, so results are equal to the last bit to the C code
 that the kernels follow. Types are inferred on the first call, and the machine code is kept on disk
 for the next process (in ``__pycache__``, or where ``NUMBA_CACHE_DIR`` says). Kernels take
-C-contiguous arrays, compute with the GIL released, and trust their caller: arguments are checked
-in :mod:`.conversion`.
+C-contiguous arrays, compute with the GIL released, and trust their caller, which checks the
+arguments.
 """
 
 from __future__ import annotations
 
 import contextlib
-import hashlib
-from collections.abc import Callable
-from pathlib import Path
+from collections.abc import Callable, Iterator
 from typing import Any, TypeVar
 
 import numba
+from numba.core import event
 from numba.core.caching import FunctionCache
 
+from quantd_server.kernels.sources import digest_of_sources
+
 Function = TypeVar("Function", bound=Callable[..., Any])
-
-
-def _digest_of_sources() -> str:
-    digest = hashlib.sha256()
-    for path in sorted(Path(__file__).parent.glob("*.py")):
-        digest.update(path.read_bytes())
-    return digest.hexdigest()
-
-
-_SOURCES = _digest_of_sources()
 
 
 class _Cache(FunctionCache):
@@ -39,11 +30,11 @@ class _Cache(FunctionCache):
     """
 
     def _index_key(self, sig: Any, codegen: Any) -> Any:
-        return (*super()._index_key(sig, codegen), _SOURCES)
+        return (*super()._index_key(sig, codegen), digest_of_sources())
 
 
-def _compile(function: Callable[..., Any], **options: bool) -> Any:
-    dispatcher: Any = numba.njit(nogil=True, error_model="numpy", **options)(function)  # type: ignore[call-overload]
+def _compile(function: Callable[..., Any], **options: Any) -> Any:
+    dispatcher: Any = numba.njit(nogil=True, error_model="numpy", **options)(function)
     # Without a writable place for a cache, every process compiles.
     with contextlib.suppress(RuntimeError):
         dispatcher._cache = _Cache(function)  # noqa: SLF001
@@ -60,3 +51,28 @@ def inner_kernel(function: Function) -> Function:
     """Compile a kernel that only kernels call: no entry point for Python, less to compile."""
     compiled: Function = _compile(function, no_cpython_wrapper=True)
     return compiled
+
+
+def inlined_kernel(function: Function) -> Function:
+    """A kernel that becomes part of every kernel that calls it, before types are inferred."""
+    compiled: Function = _compile(function, inline="always")
+    return compiled
+
+
+class NotCompiledError(Exception):
+    """A kernel was called that is not in the cache."""
+
+
+class _Refusal(event.Listener):
+    def on_start(self, event: Any) -> None:
+        raise NotCompiledError
+
+    def on_end(self, event: Any) -> None:
+        pass
+
+
+@contextlib.contextmanager
+def only_compiled_kernels() -> Iterator[None]:
+    """Inside, calling a kernel that would have to be compiled raises NotCompiledError."""
+    with event.install_listener("numba:compile", _Refusal()):
+        yield

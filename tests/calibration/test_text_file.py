@@ -93,13 +93,11 @@ def test_a_file_of_ten_gigabytes_takes_no_time(tmp_path, name):
             file.write(b'"end of hole"\n' + b'"a line of text"\n' * 8000)
     assert path.stat().st_size > 9.9e9
     before = _bytes_read()
-    try:
-        texts = read(path, limit=1 << 20)
-    except QuantdError as error:  # the holes are very long lines
-        assert error.reason == "JSON_LINE_INVALID"
-        texts = []
+    if name.endswith("jsonl"):  # the holes are very long lines
+        assert refusal(path, limit=1 << 20).reason == "JSON_LINE_INVALID"
+    else:
+        assert sum(map(len, read(path, limit=1 << 20))) <= 1 << 20
     assert _bytes_read() - before < 32 << 20
-    assert sum(map(len, texts)) <= 2 << 20
 
 
 def _bytes_read() -> int:
@@ -128,7 +126,7 @@ def test_a_json_line_without_end(tmp_path, monkeypatch):
 
 def test_bytes_that_are_no_text(tmp_path):
     path = tmp_path / "latin.txt"
-    path.write_bytes("first\n\nna".encode() + b"\xefve\n")
+    path.write_bytes(b"first\n\nna\xefve\n")
     error = refusal(path)
     assert (error.reason, error.field) == ("TEXT_NOT_UTF8", "f")
     assert "byte 9 " in error.message

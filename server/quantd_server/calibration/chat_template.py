@@ -95,9 +95,11 @@ class ChatTemplate:
                 size += len(piece)
                 if size > MAX_RENDERED_CHARACTERS:
                     raise TemplateError(f"more than {MAX_RENDERED_CHARACTERS} characters come out")
+            text = "".join(pieces)
+            text.encode("utf-8")  # a template can make half a surrogate pair
         except Exception as error:  # noqa: BLE001 - a template can raise anything
             raise self._failed(error, f" for {place}") from None
-        return "".join(pieces)
+        return text
 
     def _failed(self, error: Exception, where: str = "") -> QuantdError:
         return QuantdError(

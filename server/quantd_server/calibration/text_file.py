@@ -70,11 +70,11 @@ class TextFile:
         Raises QuantdError TEXT_NOT_UTF8, JSON_LINE_INVALID (a line that is too long) or
         TEXT_FILE_UNREADABLE.
         """
+        split = self._lines if self.is_json else self._paragraphs
+        budget = 2 * self._limit  # lines may end far behind the windows that they begin in
         try:
-            budget = 2 * self._limit  # records may end far behind the windows they begin in
             for start, stop in self._windows():
-                begin = self._align(start)
-                for position, number, raw in self._split(begin, stop):
+                for position, number, raw in split(self._align(start, stop), stop):
                     budget -= len(raw)
                     text = self._decode(raw, position)
                     if text.strip():
@@ -92,71 +92,71 @@ class TextFile:
         starts = [self.size * window // WINDOWS for window in range(WINDOWS)]
         return [(start, start + self._limit // WINDOWS) for start in starts]
 
-    def _align(self, start: int) -> int:
-        """Where the first line at or after ``start`` begins; in a .txt file without lines, the
-        first character.
+    def _align(self, start: int, stop: int) -> int:
+        """Where the first line at or after ``start`` begins, or in a .txt file whose lines are
+        longer than the window, the first character.
         """
         if start == 0:
             return 0
         self._file.seek(start - 1)
-        rest = self._file.readline(MAX_RECORD_BYTES)
+        rest = self._file.readline(MAX_RECORD_BYTES if self.is_json else stop - start)
+        if self.is_json and len(rest) == MAX_RECORD_BYTES and not rest.endswith(b"\n"):
+            raise self._too_long(f"the line around byte {start}")
         if self.is_json or rest.endswith(b"\n"):
             return self._file.tell()
         skipped = 1
-        while skipped < len(rest) and rest[skipped] & 0xC0 == 0x80:
+        while skipped < len(rest) and _continues_character(rest[skipped]):
             skipped += 1
         return start - 1 + skipped
 
-    def _split(self, begin: int, stop: int) -> Iterator[tuple[int, int, bytes]]:
-        """(position, number of its first line from ``begin``, bytes) of each record."""
+    def _lines(self, begin: int, stop: int) -> Iterator[tuple[int, int, bytes]]:
+        """(position, number counted from ``begin``, bytes) of each line that begins before
+        ``stop``.
+        """
         self._file.seek(begin)
         position, number = begin, 0
-        paragraph, paragraph_start, first_line = bytearray(), begin, 1
-        while position < stop or paragraph:
-            line = self._line(position)
-            number += 1
-            if self.is_json:
-                if not line:
-                    return
-                yield position, number, line
-                position += len(line)
-                continue
-            if not line.strip() or len(paragraph) + len(line) > MAX_RECORD_BYTES:
-                if paragraph:
-                    yield paragraph_start, first_line, bytes(paragraph).rstrip()
-                    paragraph.clear()
-                if not line:
-                    return
-            if line.strip():
-                if not paragraph:
-                    paragraph_start, first_line = position, number
-                paragraph += line
-            position += len(line)
-            if not paragraph and position >= stop:
+        while position < stop:
+            line = self._file.readline(MAX_RECORD_BYTES)
+            if not line:
                 return
+            number += 1
+            if len(line) == MAX_RECORD_BYTES and not line.endswith(b"\n"):
+                raise self._too_long(self._place(number, position))
+            yield position, number, line
+            position += len(line)
 
-    def _line(self, position: int) -> bytes:
-        """The next line with its end; of a longer one in a .txt file, as much as is allowed."""
-        line = self._file.readline(MAX_RECORD_BYTES)
-        if len(line) < MAX_RECORD_BYTES or line.endswith(b"\n"):
-            return line
-        if self.is_json:
-            raise self._error(
-                "JSON_LINE_INVALID",
-                f"the line at byte {position} is longer than {MAX_RECORD_BYTES} bytes",
-                "divide its text among several lines",
-            )
-        cut = line.rfind(b" ") + 1
-        if cut == 0:  # no words either: between two characters
-            cut = len(line) - 1
-            while cut > len(line) - 4 and line[cut] & 0xC0 == 0x80:
-                cut -= 1
-        self._file.seek(position + cut)
-        return line[:cut]
+    def _paragraphs(self, begin: int, stop: int) -> Iterator[tuple[int, int, bytes]]:
+        """As ``_lines``, of each paragraph, the last one cut at ``stop``."""
+        self._file.seek(begin)
+        position, number = begin, 0
+        first, first_number, paragraph = begin, 1, bytearray()
+        while position < stop:
+            allowed = min(MAX_RECORD_BYTES, stop - position)
+            read = line = self._file.readline(allowed)
+            if not line:
+                break
+            if not line.endswith(b"\n") and position + len(line) < self.size:
+                line = _whole_words(line)
+                if allowed < stop - position:  # the rest of it comes next
+                    self._file.seek(position + len(line))
+                    read = line
+            number += 1
+            blank = not line.strip()
+            if paragraph and (blank or len(paragraph) + len(line) > MAX_RECORD_BYTES):
+                yield first, first_number, bytes(paragraph)
+                paragraph.clear()
+            if not blank:
+                if not paragraph:
+                    first, first_number = position, number
+                paragraph += line
+            position += len(read)
+        if paragraph:
+            yield first, first_number, bytes(paragraph)
 
     def _decode(self, raw: bytes, position: int) -> str:
         try:
-            return raw.removeprefix(b"\xef\xbb\xbf" if position == 0 else b"").decode("utf-8")
+            mark = b"\xef\xbb\xbf" if position == 0 else b""
+            return raw.removeprefix(mark).decode("utf-8").rstrip("\r\n")
         except UnicodeDecodeError as error:
             raise self._error(
                 "TEXT_NOT_UTF8",
@@ -182,6 +182,13 @@ class TextFile:
             )
         return os.fdopen(descriptor, "rb")
 
+    def _too_long(self, place: str) -> QuantdError:
+        return self._error(
+            "JSON_LINE_INVALID",
+            f"{place} is longer than {MAX_RECORD_BYTES} bytes",
+            "divide its text among several lines",
+        )
+
     def _unreadable(self, error: OSError) -> QuantdError:
         return self._error(
             "TEXT_FILE_UNREADABLE",
@@ -193,3 +200,18 @@ class TextFile:
         return QuantdError(
             reason=reason, field=self._field, message=message, remedy=remedy, kind="precondition"
         )
+
+
+def _whole_words(line: bytes) -> bytes:
+    """The beginning of a line that was cut: to its last space, or to its last whole character."""
+    cut = line.rfind(b" ") + 1
+    if cut == 0:
+        cut = len(line) - 1
+        while cut > 0 and _continues_character(line[cut]):
+            cut -= 1
+    return line[:cut]
+
+
+def _continues_character(byte: int) -> bool:
+    """Whether a byte of UTF-8 is not the first one of a character."""
+    return byte & 0xC0 == 0x80

@@ -48,6 +48,8 @@ def json_field(config: CalibrationFile, *, chat: bool) -> str:
 def _value(record: Record, name: str, *, chat: bool, field: str) -> str | Messages:
     try:
         line = json.loads(record.text)
+        # Half a surrogate pair ("\\ud800") parses, but is no text for a tokenizer.
+        json.dumps(line, ensure_ascii=False).encode("utf-8")
     except (ValueError, RecursionError) as error:
         fault = error.msg if isinstance(error, json.JSONDecodeError) else "it cannot be parsed"
         raise QuantdError(
@@ -64,7 +66,6 @@ def _value(record: Record, name: str, *, chat: bool, field: str) -> str | Messag
         )
     value = line[name]
     if isinstance(value, str):
-        _check_unicode(value, record, field)
         return value
     if not chat:
         raise _field_error(
@@ -79,13 +80,6 @@ def _value(record: Record, name: str, *, chat: bool, field: str) -> str | Messag
 
 def _is_message(value: Any) -> bool:
     return isinstance(value, Mapping) and isinstance(value.get("role"), str)
-
-
-def _check_unicode(value: str, record: Record, field: str) -> None:
-    try:
-        value.encode("utf-8")
-    except UnicodeEncodeError:
-        raise _field_error(field, f"{record.place} holds half a surrogate pair") from None
 
 
 def _kind(value: Any) -> str:

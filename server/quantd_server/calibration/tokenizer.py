@@ -1,4 +1,9 @@
-"""The tokenizer of a checkpoint, without transformers: the same ids, from tokenizer.json."""
+"""The tokenizer of a checkpoint, without transformers: the same ids, from tokenizer.json.
+
+What is put before and behind a text is what its post-processor says. ``add_bos_token`` and
+``add_eos_token`` of tokenizer_config.json change nothing where there is a tokenizer.json, as in
+transformers 5.
+"""
 
 from __future__ import annotations
 
@@ -8,7 +13,6 @@ from pathlib import Path
 from typing import Any
 
 from tokenizers import Tokenizer as Backend
-from tokenizers import processors
 
 from quantd_server.calibration.chat_template import ChatTemplate
 from quantd_server.checkpoint.source_file import open_source, read_exactly, read_json_object
@@ -28,11 +32,11 @@ class Tokenizer:
 
     def __init__(self, backend: Backend, config: Mapping[str, Any]) -> None:
         """``config``: what tokenizer_config.json holds."""
+        # What the file says of them is how its writer used it last.
         backend.no_truncation()
         backend.no_padding()
         self._backend = backend
         self.special_tokens = special_tokens(config)
-        _add_special_tokens_as_configured(backend, config, self.special_tokens)
         self.prefix = self._find_prefix()
         """Ids that are put before a text."""
 
@@ -119,23 +123,6 @@ def special_tokens(config: Mapping[str, Any]) -> dict[str, str]:
         if isinstance(content, str):
             found[name] = content
     return found
-
-
-def _add_special_tokens_as_configured(
-    backend: Backend, config: Mapping[str, Any], tokens: Mapping[str, str]
-) -> None:
-    """``add_bos_token`` and ``add_eos_token`` go before what tokenizer.json says, as in
-    transformers (``TokenizersBackend.update_post_processor``).
-    """
-    if "add_bos_token" not in config and "add_eos_token" not in config:
-        return
-    before = [tokens["bos_token"]] if config.get("add_bos_token") and "bos_token" in tokens else []
-    after = [tokens["eos_token"]] if config.get("add_eos_token") and "eos_token" in tokens else []
-    ids = {token: backend.token_to_id(token) for token in before + after}
-    backend.post_processor = processors.TemplateProcessing(
-        single=[*before, "$A", *after],
-        special_tokens=[(token, id_) for token, id_ in ids.items() if id_ is not None],
-    )
 
 
 def _read(folder: Path, name: str, limit: int) -> bytes | None:

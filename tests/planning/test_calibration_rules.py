@@ -10,6 +10,7 @@ import pytest
 from tests import tiny_models
 from tests.quantizing import planned, specification
 
+from quantd_server.calibration import data
 from quantd_server.calibration.config import CalibrationConfig, EvaluationConfig
 from quantd_server.checkpoint.opening import open_checkpoint
 from quantd_server.errors import Severity
@@ -184,9 +185,10 @@ def test_a_folder_is_no_file(source, tmp_path):
     assert finding == ("ERROR", "TEXT_FILE_UNREADABLE", "spec.calibration.file.uri")
 
 
-def test_a_large_file_is_read_in_parts(source, tmp_path):
+def test_a_large_file_is_read_in_parts(source, tmp_path, monkeypatch):
+    monkeypatch.setattr(data, "MIN_READ_BYTES", 1 << 16)
     path = tmp_path / "large.txt"
-    path.write_text("\n\n".join([TEXT] * 500))
+    path.write_text("\n\n".join([TEXT] * 20))
     sizes = {"num_samples": 4, "sequence_length": 64}
     (finding,) = found(source, {"file": {"uri": str(path)}, **sizes})
     assert finding == ("INFO", "TEXT_READ_IN_PARTS", "spec.calibration.file.uri")

@@ -97,15 +97,6 @@ async def test_a_repeated_request_is_not_planned_again(scripted, stub, jobs):
     assert not jobs.submitted
 
 
-async def test_calibration_that_is_not_used_is_told(stub):
-    spec = v1.QuantizationSpec()
-    spec.CopyFrom(SPEC_MESSAGE)
-    spec.calibration.builtin.SetInParent()
-    plan = await stub.PlanQuantization(v1.PlanQuantizationRequest(spec=spec))
-    assert [finding.reason for finding in plan.findings] == ["CALIBRATION_IGNORED"]
-    assert plan.executable
-
-
 async def test_pages_of_a_plan(stub):
     request = v1.PlanQuantizationRequest(spec=SPEC_MESSAGE, page_size=10)
     first = await stub.PlanQuantization(request)

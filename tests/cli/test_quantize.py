@@ -153,7 +153,9 @@ def test_options_become_the_configuration(server, run, words, method):
 def test_options_become_the_rest_of_the_request(server, run):
     words = (*["--max-shard-size", "2GB", "--device", "cpu", "--serve-target", "vllm:8.6"],)
     words += (*["--label", "team=a", "--label", "run=7", "--allow-non-finite"],)
-    words += (*["--calibration-file", "/c.txt", "--calibration-samples", "8"],)
+    words += (*["--calibration-file", "/c.jsonl", "--calibration-samples", "8"],)
+    words += (*["--calibration-field", "body", "--calibration-packing", "truncate"],)
+    words += (*["--calibration-chat", "--evaluation-file", "/e.txt"],)
     assert run("quantize", "/m", *GGUF, *words).exit_code == 0
     spec = requested(server).spec
     assert spec.max_shard_size == 2 * 10**9
@@ -161,9 +163,20 @@ def test_options_become_the_rest_of_the_request(server, run):
     assert spec.allow_non_finite
     assert spec.serve_targets[0].compute_capability == "8.6"
     assert spec.calibration == v1.CalibrationConfig(
-        num_samples=8, file=v1.CalibrationFile(uri="/c.txt")
+        num_samples=8,
+        file=v1.CalibrationFile(uri="/c.jsonl", json_field="body"),
+        packing=v1.PackingPolicy.PACKING_POLICY_TRUNCATE,
+        apply_chat_template=True,
     )
+    assert spec.evaluation == v1.EvaluationConfig(file=v1.CalibrationFile(uri="/e.txt"))
     assert dict(requested(server).labels) == {"team": "a", "run": "7"}
+
+
+def test_measuring_is_asked_for_with_a_word(server, run):
+    assert run("quantize", "/m", *GGUF, "--evaluate").exit_code == 0
+    spec = requested(server).spec
+    assert spec.HasField("evaluation") and not spec.HasField("calibration")
+    assert spec.evaluation == v1.EvaluationConfig()
 
 
 def test_a_configuration_from_a_file(server, run, tmp_path):

@@ -16,19 +16,11 @@ from quantd_server.api.interceptor import Context, note_job
 from quantd_server.api.paging import position_of, token_of
 from quantd_server.api.translation import from_message, to_message
 from quantd_server.engine.specification import QuantizationSpec
-from quantd_server.errors import Finding, QuantdError, Severity
+from quantd_server.errors import QuantdError, Severity
 from quantd_server.jobs.job import Job
 from quantd_server.jobs.service import JobService
 from quantd_server.planning.planner_process import Planner
 from quantd_server.planning.report import PlanReport
-
-CALIBRATION_IGNORED = Finding(
-    severity=Severity.INFO,
-    field="spec.calibration",
-    reason="CALIBRATION_IGNORED",
-    message="the method needs no calibration data; what was given is not used",
-    remedy="leave calibration out",
-)
 
 
 class QuantizationServicer(v1.QuantizationServiceServicer):
@@ -106,10 +98,6 @@ class QuantizationServicer(v1.QuantizationServiceServicer):
         if report.plan is not None:
             plan = self._jobs.finished_jobs.estimate(report.plan)
             report = msgspec.structs.replace(report, plan=plan)
-        if message.HasField("calibration"):
-            report = msgspec.structs.replace(
-                report, findings=(*report.findings, CALIBRATION_IGNORED)
-            )
         return report
 
 

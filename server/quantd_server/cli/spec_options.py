@@ -14,6 +14,7 @@ if TYPE_CHECKING:
 
 JOB = "Job"
 CALIBRATION = "Calibration data, for gptq, awq and aqlm"
+EVALUATION = "Measuring the result, for gptq, awq and aqlm"
 
 
 @dataclass(frozen=True)
@@ -66,7 +67,45 @@ class JobOptions:
         option("--calibration-length", panel=CALIBRATION, help="Tokens in one. Default 512."),
     ] = None
     calibration_seed: Annotated[
-        int | None, option("--calibration-seed", panel=CALIBRATION, help="Seed of the order.")
+        int | None, option("--calibration-seed", panel=CALIBRATION, help="Seed of the choice.")
+    ] = None
+    calibration_field: Annotated[
+        str | None,
+        option(
+            "--calibration-field",
+            panel=CALIBRATION,
+            metavar="NAME",
+            help="Field of a JSON line. Default text, with --calibration-chat messages.",
+        ),
+    ] = None
+    calibration_packing: Annotated[
+        str | None,
+        option(
+            "--calibration-packing",
+            panel=CALIBRATION,
+            metavar="PACKING",
+            help="concatenate (default), or truncate: one sequence a text.",
+        ),
+    ] = None
+    calibration_chat: Annotated[
+        bool,
+        option("--calibration-chat", panel=CALIBRATION, help="Apply the model's chat template."),
+    ] = False
+    evaluate: Annotated[
+        bool,
+        option("--evaluate", panel=EVALUATION, help="Measure perplexity before and after."),
+    ] = False
+    evaluation_file: Annotated[
+        str | None,
+        option(
+            "--evaluation-file",
+            panel=EVALUATION,
+            metavar="FILE",
+            help="A .txt or .jsonl file to measure on. Default: the server's own text.",
+        ),
+    ] = None
+    evaluation_samples: Annotated[
+        int | None, option("--evaluation-samples", panel=EVALUATION, help="Sequences. Default 8.")
     ] = None
 
     @property
@@ -74,7 +113,8 @@ class JobOptions:
         """URIs of further files that the server reads."""
         from quantd_server.cli.paths import absolute
 
-        return () if self.calibration_file is None else (absolute(self.calibration_file),)
+        files = (self.calibration_file, self.evaluation_file)
+        return tuple(absolute(file) for file in files if file is not None)
 
 
 def spec_options(options: JobOptions) -> quantd.SpecOptions:
@@ -88,6 +128,7 @@ def spec_options(options: JobOptions) -> quantd.SpecOptions:
     try:
         return quantd.SpecOptions(
             calibration=_calibration(options),
+            evaluation=_evaluation(options),
             max_shard_size=_bytes(options.max_shard_size),
             device=options.device,
             serve_targets=[quantd.serve_target(target) for target in options.serve_target or ()],
@@ -104,16 +145,27 @@ def _bytes(size: str | None) -> int | None:
 
 
 def _calibration(options: JobOptions) -> quantd.v1.CalibrationConfig | None:
-    from quantd import v1
+    import quantd
+    from quantd_server.cli.paths import absolute
 
-    numbers = (options.calibration_samples, options.calibration_length, options.calibration_seed)
-    if not options.reads and all(number is None for number in numbers):
-        return None
-    config = v1.CalibrationConfig(
+    config = quantd.calibration(
+        file=None if options.calibration_file is None else absolute(options.calibration_file),
+        json_field=options.calibration_field,
         num_samples=options.calibration_samples,
         sequence_length=options.calibration_length,
         seed=options.calibration_seed,
+        packing=options.calibration_packing,
+        apply_chat_template=options.calibration_chat or None,
     )
-    for uri in options.reads:
-        config.file.uri = uri
-    return config
+    return config if config.ListFields() else None
+
+
+def _evaluation(options: JobOptions) -> quantd.v1.EvaluationConfig | None:
+    import quantd
+    from quantd_server.cli.paths import absolute
+
+    config = quantd.evaluation(
+        file=None if options.evaluation_file is None else absolute(options.evaluation_file),
+        num_samples=options.evaluation_samples,
+    )
+    return config if options.evaluate or config.ListFields() else None

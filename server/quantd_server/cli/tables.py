@@ -69,7 +69,17 @@ def plan_facts(plan: v1.Plan) -> Table:
             ("peak memory", text.size(plan.peak_memory_bytes)),
             ("disk while it runs", text.size(plan.scratch_bytes)),
             ("time", f"{text.duration(estimated)} ({plan.estimate_basis})" if estimated else ""),
+            ("calibration data", _calibration(plan.calibration)),
         ]
+    )
+
+
+def _calibration(usage: v1.CalibrationUsage) -> str:
+    if not usage.samples_requested:
+        return ""
+    return (
+        f"{usage.samples_usable:,} of {usage.samples_requested:,} sequences, "
+        f"{usage.tokens:,} tokens"
     )
 
 

@@ -7,6 +7,7 @@ from pathlib import Path
 
 import msgspec
 
+from quantd_server.calibration.config import CalibrationUsage
 from quantd_server.checkpoint.opening import Checkpoint, GgufCheckpoint, open_checkpoint
 from quantd_server.engine.estimate import peak_memory_bytes
 from quantd_server.engine.fingerprint import source_fingerprint
@@ -18,6 +19,7 @@ from quantd_server.methods.base import TensorTask, WorkOptions, WorkPlan
 from quantd_server.methods.configs import Bitsandbytes4BitConfig, MethodConfig
 from quantd_server.methods.gguf.architectures import FAMILIES
 from quantd_server.methods.registry import PLANNABLE, UNAVAILABLE
+from quantd_server.planning.calibration_rules import plan_data
 from quantd_server.planning.capability_report import usable_devices
 from quantd_server.planning.inspection import existing_quantization
 from quantd_server.planning.output_rules import output_findings
@@ -54,10 +56,12 @@ def plan(
         max_shard_size=spec.max_shard_size or WorkOptions().max_shard_size,
         device=device,
     )
-    findings = [*_source_findings(checkpoint), *device_findings]
+    data = plan_data(spec, checkpoint, roots, calibrated=method.calibrated)
+    spec = data.spec
+    findings = [*_source_findings(checkpoint), *device_findings, *data.findings]
     if method.name in UNAVAILABLE:
         findings.append(UNAVAILABLE[method.name])
-    paths: dict[str, str] = {}
+    paths = dict(data.paths)
     for field, uri in method.file_uris(config).items():
         try:
             paths[uri] = str(roots.source(uri, field))
@@ -85,7 +89,7 @@ def plan(
     return PlanReport(
         spec=spec,
         findings=tuple(findings),
-        plan=_summary(spec, work, threads or host.cpu.usable_cores)
+        plan=_summary(spec, work, threads or host.cpu.usable_cores, data.usage)
         if work and work.tasks
         else None,
         tensors=tuple(_tensor_plans(work.tasks[offset : offset + page_size])) if work else (),
@@ -155,7 +159,9 @@ def _choose_device(spec: QuantizationSpec, host: Host) -> tuple[DeviceKind, list
     ]
 
 
-def _summary(spec: QuantizationSpec, work: WorkPlan, threads: int) -> Plan:
+def _summary(
+    spec: QuantizationSpec, work: WorkPlan, threads: int, calibration: CalibrationUsage | None
+) -> Plan:
     kept = [task for task in work.tasks if task.action != "DROP"]
     elements = sum(task.element_count for task in work.tasks if task.source)
     output_bytes = sum(file.size for file in work.files)
@@ -172,6 +178,7 @@ def _summary(spec: QuantizationSpec, work: WorkPlan, threads: int) -> Plan:
         bits_per_weight=8 * output_bytes / elements if elements else 0.0,
         peak_memory_bytes=peak_memory_bytes(work, threads, spec.device or "CPU"),
         scratch_bytes=output_bytes,
+        calibration=calibration,
     )
 
 

@@ -30,6 +30,13 @@ TIMEOUT_SECONDS = 60.0
 MEMORY_LIMIT_BYTES = 4 << 30
 """Address space of the process: a header that needs more is refused."""
 
+ONE_THREAD = {
+    "OMP_NUM_THREADS": "1",
+    "OPENBLAS_NUM_THREADS": "1",
+    "TOKENIZERS_PARALLELISM": "false",
+}
+"""Variables that keep libraries from reserving address space for threads on every core."""
+
 MAX_LINE_BYTES = 256 << 20
 
 
@@ -169,7 +176,7 @@ class Planner:
                 stdout=asyncio.subprocess.PIPE,
                 limit=MAX_LINE_BYTES,
                 start_new_session=True,
-                env={**os.environ, "OMP_NUM_THREADS": "1", "OPENBLAS_NUM_THREADS": "1"},
+                env={**os.environ, **ONE_THREAD},
             )
         return self._process
 
@@ -195,9 +202,10 @@ def _too_hard(call: Call) -> QuantdError:
         reason="PLANNING_FAILED",
         field="spec.source_uri",
         kind="precondition",
-        message="the headers of the source take more time or memory than is allowed "
-        f"({TIMEOUT_SECONDS:g} s, {MEMORY_LIMIT_BYTES >> 30} GiB)",
-        remedy="check the source; a damaged file can look like an endless one",
+        message="the headers of the source, or the calibration data, take more time or memory than "
+        f"is allowed ({TIMEOUT_SECONDS:g} s, {MEMORY_LIMIT_BYTES >> 30} GiB)",
+        remedy="check the source: a damaged file, or a chat template, can look like an endless "
+        "one; ask for less calibration data",
     )
 
 

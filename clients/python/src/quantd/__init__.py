@@ -7,6 +7,7 @@ do, and `quantd.v1` holds the messages.
 from quantd import v1
 from quantd._async_client import AsyncClient
 from quantd._async_job_stream import AsyncJobStream
+from quantd._calibration import calibration, evaluation
 from quantd._client import Client
 from quantd._enumerations import name_of, names
 from quantd._errors import (
@@ -81,6 +82,8 @@ __all__ = [
     "awq",
     "bitsandbytes_4bit",
     "bitsandbytes_8bit",
+    "calibration",
+    "evaluation",
     "gguf",
     "gptq",
     "method_config",

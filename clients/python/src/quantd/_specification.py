@@ -21,7 +21,9 @@ class SpecOptions(TypedDict, total=False):
     """What `plan` and `quantize` take besides source, output and method."""
 
     calibration: v1.CalibrationConfig | None
-    """Calibration data, for the methods that need it."""
+    """Calibration data, for the methods that need it; see `calibration`."""
+    evaluation: v1.EvaluationConfig | None
+    """What to measure the result on, for the same methods; see `evaluation`. Default: nothing."""
     max_shard_size: int | str | None
     """Largest size of one safetensors file: bytes, or a text such as "2GB". Default 5 GB."""
     device: str | None
@@ -39,6 +41,7 @@ def quantization_spec(
     method: v1.MethodConfig,
     *,
     calibration: v1.CalibrationConfig | None = None,
+    evaluation: v1.EvaluationConfig | None = None,
     max_shard_size: int | str | None = None,
     device: str | None = None,
     serve_targets: Iterable[str | v1.ServeTarget] = (),
@@ -60,6 +63,7 @@ def quantization_spec(
         output_uri="" if output is None else os.fspath(output),
         method=method,
         calibration=calibration,
+        evaluation=evaluation,
         serve_targets=[serve_target(target) for target in serve_targets],
         allow_non_finite=allow_non_finite,
     )

@@ -33,7 +33,8 @@ PATIENCE_SECONDS = 0.25
 """How long a call waits for figures that are too old to be renewed, before it takes the old."""
 
 PROBE_DELAY_SECONDS = 3.0
-"""Between the start and asking torch: first calls, and short lives, have the processor first."""
+"""Between the start and asking torch where there is no GPU to ask about: first calls, and short
+lives, have the processor for themselves."""
 
 
 class Capabilities:
@@ -156,12 +157,14 @@ class Capabilities:
 
     async def _ask_torch(self) -> None:
         known = self._torch_known
-        with contextlib.suppress(TimeoutError):
-            async with asyncio.timeout(self._probe_delay):
-                await self._torch_wanted.wait()
         await self._renewed.wait()
+        host = self._reporter.host if self._reporter is not None else None
+        if host is None or len(host.devices) == 1:  # nothing that waits for the answer
+            with contextlib.suppress(TimeoutError):
+                async with asyncio.timeout(self._probe_delay):
+                    await self._torch_wanted.wait()
         try:
-            if self._reporter is None or self._reporter.host.version_of("torch"):
+            if host is None or host.version_of("torch"):
                 self._torch = await self._probe()
                 self._log(
                     "torch",

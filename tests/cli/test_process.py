@@ -213,3 +213,20 @@ def test_a_source_that_is_not_there_ends_with_3(tmp_path):
     code, _, stderr = run("inspect", str(tmp_path / "none"))
     assert code == 3
     assert "SOURCE_NOT_FOUND" in stderr
+
+
+@pytest.mark.parametrize("form", ["config", "set"])
+def test_a_private_server_reads_the_files_that_a_configuration_names(tmp_path, form):
+    source = tmp_path / "models" / "source"
+    source.parent.mkdir()
+    write_tiny_llama(source)
+    imatrix = tmp_path / "elsewhere" / "imatrix.gguf"
+    imatrix.parent.mkdir()
+    imatrix.write_bytes(b"GGUF")  # damaged, which only a reader can tell
+    if form == "config":
+        said = ["--config", json.dumps({"quant_method": "gguf", "imatrix_uri": str(imatrix)})]
+    else:
+        said = ["--method", "gguf", "--set", f"imatrix_uri={imatrix}"]
+    _, stdout, stderr = run("plan", str(source), *said, "--json")
+    assert "IMATRIX_INVALID" in stdout + stderr
+    assert "PATH_OUTSIDE_ROOTS" not in stdout + stderr

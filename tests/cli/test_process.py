@@ -11,6 +11,7 @@ import time
 from pathlib import Path
 
 import pytest
+from tests import tiny_models
 from tests.client.fake_server import JOB, FakeServer, script
 from tests.client.tiny_checkpoint import write_tiny_llama
 
@@ -217,9 +218,7 @@ def test_a_source_that_is_not_there_ends_with_3(tmp_path):
 
 @pytest.mark.parametrize("form", ["config", "set"])
 def test_a_private_server_reads_the_files_that_a_configuration_names(tmp_path, form):
-    source = tmp_path / "models" / "source"
-    source.parent.mkdir()
-    write_tiny_llama(source)
+    source = tiny_models.write(tmp_path / "models")
     imatrix = tmp_path / "elsewhere" / "imatrix.gguf"
     imatrix.parent.mkdir()
     imatrix.write_bytes(b"GGUF")  # damaged, which only a reader can tell

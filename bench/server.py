@@ -11,7 +11,7 @@ from typing import Any
 
 import grpc
 from bench import host, synthetic
-from bench.processes import BenchError, Server, children, memory, server
+from bench.processes import BenchError, Server, children, command_line, memory, server
 from bench.table import MEGABYTE, print_table
 from grpc_health.v1 import health_pb2, health_pb2_grpc
 
@@ -25,10 +25,13 @@ PAUSE = 0.002
 REPLAYS = 20
 SETTLING = 1.0
 """Seconds before an idle server is looked at."""
+TORCH_TIMEOUT = 60.0
+"""Seconds until the server has to know what torch can do."""
 
 NOTES = """\
 start: from making the process to the health service's answer SERVING. Memory: of the server's
-process and, apart, of the process that reads headers for it. Calls: one after the other over a
+process and, apart, of the process that reads headers for it. Torch is asked 3 s after the start
+where there is no GPU, at once where there is one. Calls: one after the other over a
 unix socket, the Python client's own time included; the job quantizes the synthetic model to Q4_K_M
 on all cores. Events: a finished job's log, read again from its beginning by one watcher."""
 
@@ -51,6 +54,7 @@ def main(model: Path, cache: Path) -> None:
     try:
         rows = [start_row(model, outputs)]
         with server(reads=cache, writes=outputs) as running:
+            rows.append(torch_row(running))
             rows += memory_rows(running)
             rows += latency_rows("idle", running, lambda: range(CALLS))
             with quantd.Client(running.address) as client:
@@ -82,6 +86,17 @@ def start_row(reads: Path, writes: Path) -> Row:
     return "start to SERVING", f"{middle:.2f} s, at most {worst:.2f} s in {STARTS} starts"
 
 
+def torch_row(running: Server) -> Row:
+    """Seconds from a process to knowing what torch can do; calls meanwhile wait for nothing."""
+    pending = v1.TorchState.TORCH_STATE_PENDING
+    with quantd.Client(running.address) as client:
+        while client.capabilities().torch.state == pending:
+            if time.perf_counter() - running.started > TORCH_TIMEOUT:
+                raise BenchError(f"torch was not asked within {TORCH_TIMEOUT:g} s")
+            time.sleep(0.05)
+    return "start to torch's answer", f"{time.perf_counter() - running.started:.1f} s"
+
+
 def memory_rows(running: Server) -> Iterator[Row]:
     """Memory of a server that has answered and now has nothing to do."""
     with quantd.Client(running.address) as client:
@@ -89,7 +104,8 @@ def memory_rows(running: Server) -> Iterator[Row]:
     time.sleep(SETTLING)
     yield memory_row("resident memory when idle, server", running.pid)
     for child in children(running.pid):
-        yield memory_row("resident memory when idle, header reader", child)
+        if "planner_process" in command_line(child):
+            yield memory_row("resident memory when idle, header reader", child)
 
 
 def memory_row(what: str, pid: int) -> Row:
@@ -123,7 +139,7 @@ def latency_rows(
                 took[name].append(time.perf_counter() - start)
                 time.sleep(PAUSE)
     for name, times in took.items():
-        parts = [f"p50 {percentile(times, 50):.1f} ms", f"p99 {percentile(times, 99):.1f} ms"]
+        parts = [f"p50 {percentile(times, 50):.2f} ms", f"p99 {percentile(times, 99):.2f} ms"]
         parts += [f"at most {1e3 * max(times):.1f} ms", f"{len(times)} calls"]
         yield f"{name}, {when}", ", ".join(parts)
 

@@ -11,6 +11,7 @@ import time
 from pathlib import Path
 
 import pytest
+from tests import tiny_models
 from tests.client.fake_server import JOB, FakeServer, script
 from tests.client.tiny_checkpoint import write_tiny_llama
 
@@ -213,3 +214,18 @@ def test_a_source_that_is_not_there_ends_with_3(tmp_path):
     code, _, stderr = run("inspect", str(tmp_path / "none"))
     assert code == 3
     assert "SOURCE_NOT_FOUND" in stderr
+
+
+@pytest.mark.parametrize("form", ["config", "set"])
+def test_a_private_server_reads_the_files_that_a_configuration_names(tmp_path, form):
+    source = tiny_models.write(tmp_path / "models")
+    imatrix = tmp_path / "elsewhere" / "imatrix.gguf"
+    imatrix.parent.mkdir()
+    imatrix.write_bytes(b"GGUF")  # damaged, which only a reader can tell
+    if form == "config":
+        said = ["--config", json.dumps({"quant_method": "gguf", "imatrix_uri": str(imatrix)})]
+    else:
+        said = ["--method", "gguf", "--set", f"imatrix_uri={imatrix}"]
+    _, stdout, stderr = run("plan", str(source), *said, "--json")
+    assert "IMATRIX_INVALID" in stdout + stderr
+    assert "PATH_OUTSIDE_ROOTS" not in stdout + stderr

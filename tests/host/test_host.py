@@ -5,18 +5,18 @@ from __future__ import annotations
 import os
 import subprocess
 import sys
-from pathlib import Path
 
 import pytest
 from hypothesis import given
 from hypothesis import strategies as st
+from tests.systems import linux, mac, write
 
-from quantd_server.host import cgroup, nvml
-from quantd_server.host.cpu import Cpu, describe_cpu, usable_cores
+from quantd_server.host import cgroup, system
+from quantd_server.host.cpu import describe_cpu, usable_cores
 from quantd_server.host.description import describe, refresh
-from quantd_server.host.devices import cuda_devices, describe_devices
 from quantd_server.host.memory import Memory, describe_memory
 from quantd_server.host.packages import at_least, describe_packages, release
+from quantd_server.host.system import read_sysctl
 
 X86 = """processor : 0
 model name : AMD EPYC
@@ -29,45 +29,117 @@ flags : none
 ARM = """processor : 0
 BogoMIPS : 50.00
 Features : fp asimd aes i8mm bf16
+CPU implementer : 0x41
+CPU architecture: 8
+CPU part : 0xd40
+CPU revision : 1
 """
 
 
-def write(root: Path, files: dict[str, str]) -> Path:
-    for name, text in files.items():
-        path = root / name
-        path.parent.mkdir(parents=True, exist_ok=True)
-        path.write_text(text)
-    return root
-
-
 def test_an_x86_processor(tmp_path):
-    cpu = describe_cpu(write(tmp_path, {"cpuinfo": X86}) / "cpuinfo")
-    assert cpu.model == "AMD EPYC"
+    cpu = describe_cpu(linux(tmp_path, {"proc/cpuinfo": X86}))
+    assert (cpu.model, cpu.machine) == ("AMD EPYC", "x86_64")
     assert cpu.features == ("sse4_2", "avx", "avx2", "avx512f", "avx512_bf16")
     assert cpu.usable_cores == usable_cores()
 
 
+def test_a_processor_with_everything(tmp_path):
+    flags = (
+        "avx2 avx512f avx512bw avx512dq avx512vl avx512_vnni avx512_bf16 avx512_fp16 avx_vnni "
+        "amx_tile amx_int8 amx_bf16"
+    )
+    files = {"proc/cpuinfo": f"processor\t: 0\nmodel name\t: Xeon 8480\nflags\t\t: {flags}\n"}
+    cpu = describe_cpu(linux(tmp_path, files))
+    assert (cpu.model, set(cpu.features)) == ("Xeon 8480", set(flags.split()))
+
+
 def test_an_arm_processor_has_neon_under_either_name(tmp_path):
-    cpu = describe_cpu(write(tmp_path, {"cpuinfo": ARM}) / "cpuinfo")
-    assert cpu.model
+    cpu = describe_cpu(linux(tmp_path / "64", {"proc/cpuinfo": ARM}))
+    assert cpu.model == "Arm core 0xd40 revision 1"
     assert cpu.features == ("neon", "asimd", "i8mm", "bf16")
+    text = "processor : 0\nmodel name : ARMv7 rev 3 (v7l)\nFeatures : half neon vfpv4\n"
+    cpu = describe_cpu(linux(tmp_path / "32", {"proc/cpuinfo": text}))
+    assert (cpu.model, cpu.features) == ("ARMv7 rev 3 (v7l)", ("neon",))
+
+
+def test_a_mac_with_apple_silicon(tmp_path):
+    apple = mac(
+        tmp_path,
+        {
+            "machdep.cpu.brand_string": "Apple M4",
+            "hw.optional.arm.FEAT_BF16": "1",
+            "hw.optional.arm.FEAT_I8MM": "1",
+            "hw.optional.arm.FEAT_DotProd": "1",
+            "hw.optional.arm.FEAT_SME2": "0",
+            "hw.memsize": str(24 << 30),
+            "kern.memorystatus_level": "75",
+        },
+    )
+    host = describe(system=apple)
+    assert host.operating_system == "Darwin 25.0"
+    assert host.cpu.model == "Apple M4"
+    assert host.cpu.features == ("neon", "asimd", "asimddp", "i8mm", "bf16")
+    assert host.memory == Memory(total=24 << 30, available=18 << 30, limit=0)
+    processor, gpu = host.devices
+    assert (processor.kind, gpu.kind, gpu.index, gpu.name) == ("CPU", "MPS", 0, "Apple M4")
+    assert (gpu.memory_total_bytes, gpu.memory_free_bytes) == (24 << 30, 18 << 30)
+
+
+def test_a_mac_with_an_intel_processor(tmp_path):
+    system = mac(
+        tmp_path,
+        {
+            "machdep.cpu.brand_string": "Intel(R) Core(TM) i9",
+            "machdep.cpu.features": "FPU SSE4.2 FMA AVX1.0 F16C",
+            "machdep.cpu.leaf7_features": "SMEP AVX2 AVX512F",
+        },
+        machine="x86_64",
+    )
+    host = describe(system=system)
+    assert host.cpu.features == ("sse4_2", "avx", "f16c", "fma", "avx2", "avx512f")
+    assert [device.kind for device in host.devices] == ["CPU"]
+    assert host.memory.available == host.memory.total == physical_memory()
+
+
+def physical_memory() -> int:
+    return os.sysconf("SC_PHYS_PAGES") * os.sysconf("SC_PAGE_SIZE")
+
+
+def test_sysctl_answers_what_it_knows(tmp_path, monkeypatch):
+    program = tmp_path / "sysctl"
+    program.write_text('#!/bin/sh\necho "$1: 42"\necho "unknown name" >&2\nexit 1\n')
+    program.chmod(0o755)
+    monkeypatch.setattr(system, "SYSCTL", str(program))
+    assert read_sysctl(["hw.memsize", "unknown"]) == {"hw.memsize": "42"}
+    monkeypatch.setattr(system, "SYSCTL", str(tmp_path / "missing"))
+    assert read_sysctl(["hw.memsize"]) == {}
 
 
 def test_a_system_that_tells_nothing(tmp_path):
-    cpu = describe_cpu(tmp_path / "missing")
+    system = linux(tmp_path)
+    cpu = describe_cpu(system)
     assert cpu.model
     assert cpu.features == ()
-    memory = describe_memory(tmp_path / "missing", tmp_path)
-    assert (
-        memory.total == memory.available == os.sysconf("SC_PHYS_PAGES") * os.sysconf("SC_PAGE_SIZE")
-    )
+    memory = describe_memory(system)
+    assert memory.total == memory.available == physical_memory()
     assert memory.limit == 0
 
 
 def test_memory_in_bytes(tmp_path):
     text = "MemTotal:  1000 kB\nMemFree: 1 kB\nMemAvailable: 400 kB\nHugePages_Total: 0\n"
-    memory = describe_memory(write(tmp_path, {"meminfo": text}) / "meminfo", tmp_path)
+    memory = describe_memory(linux(tmp_path, {"proc/meminfo": text}))
     assert (memory.total, memory.available) == (1_024_000, 409_600)
+
+
+def test_a_limit_bounds_what_the_processor_has(tmp_path):
+    files = {
+        "proc/meminfo": "MemTotal: 4000 kB\nMemAvailable: 3000 kB\n",
+        "sys/fs/cgroup/memory.max": "2048000",
+    }
+    host = describe(system=linux(tmp_path, files))
+    assert host.memory.limit == 2_048_000
+    (processor,) = host.devices
+    assert processor.memory_total_bytes == processor.memory_free_bytes == 2_048_000
 
 
 def test_limits_of_cgroup_v2_hold_for_the_groups_above_too(tmp_path):
@@ -121,19 +193,11 @@ def test_no_limits(tmp_path, files):
     assert cgroup.cpu_quota(root) is None
 
 
-def test_the_cpu_is_the_first_device(tmp_path):
-    cpu, memory = describe_cpu(), describe_memory()
-    first = describe_devices("Linux 6.12", cpu, memory)[0]
-    assert (first.kind, first.index, first.name) == ("CPU", 0, cpu.model)
+def test_the_cpu_is_the_first_device():
+    host = describe()
+    first = host.devices[0]
+    assert (first.kind, first.index, first.name) == ("CPU", 0, host.cpu.model)
     assert 0 < first.memory_free_bytes <= first.memory_total_bytes
-
-
-def test_the_gpu_of_an_apple_processor_shares_its_memory():
-    cpu = Cpu(model="Apple M4", machine="arm64", usable_cores=10, features=("neon",))
-    memory = Memory(total=24 << 30, available=20 << 30, limit=0)
-    processor, gpu = describe_devices("Darwin 25.0", cpu, memory)
-    assert (processor.kind, gpu.kind, gpu.index) == ("CPU", "MPS", 0)
-    assert (gpu.memory_total_bytes, gpu.memory_free_bytes) == (24 << 30, 20 << 30)
 
 
 def test_the_host_and_the_same_host_later():
@@ -188,10 +252,9 @@ class FakeLibrary:
         return 0
 
 
-def test_cards_that_answer_are_listed(monkeypatch):
+def test_cards_that_answer_are_listed(tmp_path):
     library = FakeLibrary()
-    monkeypatch.setattr(nvml, "load_library", lambda: library)
-    (card,) = cuda_devices()
+    (card,) = describe(system=linux(tmp_path, nvml=library)).devices_of("CUDA")
     assert (card.kind, card.index, card.name) == ("CUDA", 0, "NVIDIA H100")
     assert card.compute_capability == "9.0"
     assert (card.memory_total_bytes, card.memory_free_bytes) == (80 << 30, 70 << 30)
@@ -199,15 +262,9 @@ def test_cards_that_answer_are_listed(monkeypatch):
     assert not library.open
 
 
-def test_no_driver_means_no_cards(monkeypatch):
-    monkeypatch.setattr(nvml, "load_library", lambda: FakeLibrary(initialises=False))
-    assert cuda_devices() == ()
-
-    def missing():
-        raise OSError("no such library")
-
-    monkeypatch.setattr(nvml, "load_library", missing)
-    assert cuda_devices() == ()
+def test_no_driver_means_no_cards(tmp_path):
+    for machine in (linux(tmp_path), linux(tmp_path, nvml=FakeLibrary(initialises=False))):
+        assert [device.kind for device in describe(system=machine).devices] == ["CPU"]
 
 
 def test_packages_are_listed_installed_or_not():

@@ -8,9 +8,11 @@ import signal
 import time
 from pathlib import Path
 
+import msgspec
 import pytest
 from tests import tiny_models
 from tests.checkpoint.builders import safetensors_bytes
+from tests.hosts import H100
 from tests.quantizing import planned, roots_of, specification
 
 from quantd_server.errors import QuantdError
@@ -26,9 +28,33 @@ def source(tmp_path):
     return tiny_models.write(tmp_path / "source")
 
 
+HOST = describe_host()
+
+
+class HostSource:
+    """Tells the host, and remembers with what."""
+
+    def __init__(self, host=HOST) -> None:
+        self.host = host
+        self.asked: list[bool] = []
+
+    async def __call__(self, with_torch):
+        self.asked.append(with_torch)
+        return self.host
+
+
+def first_process(planner):
+    return planner._processes[0]._process
+
+
 @pytest.fixture
-async def planner(source):
-    planner = Planner(roots_of(specification(source, "", "gguf")))
+def host() -> HostSource:
+    return HostSource()
+
+
+@pytest.fixture
+async def planner(source, host):
+    planner = Planner(roots_of(specification(source, "", "gguf")), host)
     await planner.start()
     yield planner
     await planner.close()
@@ -36,7 +62,7 @@ async def planner(source):
 
 async def test_the_same_answers_as_in_process(source, planner) -> None:
     spec = specification(source, "", "bitsandbytes_4bit")
-    assert await planner.plan(spec, offset=0, page_size=10_000) == planned(spec, describe_host())
+    assert await planner.plan(spec, offset=0, page_size=10_000) == planned(spec, HOST)
     report = await planner.inspect(str(source), offset=0, page_size=3)
     assert report.checkpoint.model_type == "llama"
     assert len(report.tensors) == report.next_offset == 3
@@ -63,21 +89,62 @@ async def test_errors_name_the_fields_of_the_request(tmp_path, planner) -> None:
     assert (caught.value.reason, caught.value.field) == ("SOURCE_NOT_FOUND", "source_uri")
 
 
+async def test_short_calls_do_not_wait_for_long_ones(source, planner) -> None:
+    spec = specification(source, "", "gguf")
+    os.kill(first_process(planner).pid, signal.SIGSTOP)
+    plans = [asyncio.create_task(planner.plan(spec, offset=0, page_size=n)) for n in (1, 2)]
+    await asyncio.sleep(0.05)
+    assert [one._process is None for one in planner._processes] == [False, True, True]
+    inspection = await planner.inspect(str(source), offset=0, page_size=3)
+    assert len(inspection.tensors) == 3
+    os.kill(planner._processes[1]._process.pid, signal.SIGSTOP)
+    inspections = [
+        asyncio.create_task(planner.inspect(str(source), offset=0, page_size=n)) for n in (1, 2)
+    ]
+    await asyncio.sleep(0.05)
+    parsed = await planner.parse_config('{"quant_method": "hqq"}')
+    assert parsed.quant_method == "hqq"
+    assert not any(task.done() for task in (*plans, *inspections))
+    for process in planner._processes[:2]:
+        os.kill(process._process.pid, signal.SIGCONT)
+    assert [len((await task).tensors) for task in (*plans, *inspections)] == [1, 2, 1, 2]
+
+
+async def test_one_process_is_enough_for_calls_one_after_the_other(source, planner) -> None:
+    await planner.plan(specification(source, "", "gguf"), offset=0, page_size=0)
+    await planner.inspect(str(source), offset=0, page_size=0)
+    await planner.parse_config("{}")
+    assert [one._process is None for one in planner._processes] == [False, True, True]
+
+
+async def test_the_host_is_the_one_that_is_told(source, planner, host) -> None:
+    host.host = H100
+    report = await planner.inspect(str(source), offset=0, page_size=0)
+    assert {load.device for load in report.loads} >= {"CUDA"}
+    spec = specification(source, "", "bitsandbytes_4bit")
+    on_card = msgspec.structs.replace(spec, device="CUDA")
+    assert (await planner.plan(on_card, offset=0, page_size=0)).plan.device == "CUDA"
+    await planner.plan(msgspec.structs.replace(spec, device="CPU"), offset=0, page_size=0)
+    # Only what names a device has to wait until torch was asked.
+    assert host.asked == [False, True, False]
+
+
 async def test_a_killed_process_is_replaced(source, planner) -> None:
-    first = planner._process
+    first = first_process(planner)
     os.kill(first.pid, signal.SIGKILL)
     await first.wait()
     await planner.inspect(str(source), offset=0, page_size=1)
-    assert planner._process.pid != first.pid
+    assert first_process(planner).pid != first.pid
 
 
 async def test_a_process_killed_during_a_call_fails_that_call_only(
     tmp_path, source, planner
 ) -> None:
-    process = planner._process
+    process = first_process(planner)
     os.kill(process.pid, signal.SIGSTOP)
+    spec = specification(source, "", "gguf")
     call = asyncio.create_task(planner.inspect(str(source), offset=0, page_size=1))
-    waiting = asyncio.create_task(planner.inspect(str(source), offset=0, page_size=2))
+    waiting = asyncio.create_task(planner.plan(spec, offset=0, page_size=2))
     await asyncio.sleep(0.05)
     os.kill(process.pid, signal.SIGKILL)
     with pytest.raises(QuantdError) as caught:
@@ -88,7 +155,7 @@ async def test_a_process_killed_during_a_call_fails_that_call_only(
 
 async def test_a_call_that_takes_too_long_is_ended(source, planner, monkeypatch) -> None:
     monkeypatch.setattr(planner_process, "TIMEOUT_SECONDS", 0.2)
-    os.kill(planner._process.pid, signal.SIGSTOP)
+    os.kill(first_process(planner).pid, signal.SIGSTOP)
     with pytest.raises(QuantdError) as caught:
         await planner.inspect(str(source), offset=0, page_size=1)
     assert caught.value.reason == "PLANNING_FAILED"
@@ -97,7 +164,7 @@ async def test_a_call_that_takes_too_long_is_ended(source, planner, monkeypatch)
 
 
 async def test_a_cancelled_call_leaves_no_answer_for_the_next(source, planner) -> None:
-    os.kill(planner._process.pid, signal.SIGSTOP)
+    os.kill(first_process(planner).pid, signal.SIGSTOP)
     call = asyncio.create_task(planner.inspect(str(source), offset=0, page_size=1))
     await asyncio.sleep(0.05)
     call.cancel()
@@ -107,10 +174,11 @@ async def test_a_cancelled_call_leaves_no_answer_for_the_next(source, planner) -
 
 
 async def test_a_call_cancelled_while_it_waits_disturbs_nobody(source, planner) -> None:
-    process = planner._process
+    process = first_process(planner)
     os.kill(process.pid, signal.SIGSTOP)
     first = asyncio.create_task(planner.inspect(str(source), offset=0, page_size=1))
-    second = asyncio.create_task(planner.inspect(str(source), offset=0, page_size=2))
+    spec = specification(source, "", "gguf")
+    second = asyncio.create_task(planner.plan(spec, offset=0, page_size=2))
     await asyncio.sleep(0.05)
     second.cancel()
     os.kill(process.pid, signal.SIGCONT)
@@ -142,7 +210,7 @@ def about(process, name) -> str:
 @needs_proc
 async def test_memory_of_the_process_is_limited(source, planner) -> None:
     await planner.inspect(str(source), offset=0, page_size=1)
-    limits = about(planner._process, "limits")
+    limits = about(first_process(planner), "limits")
     (line,) = [line for line in limits.splitlines() if line.startswith("Max address space")]
     assert line.split()[3] == str(planner_process.MEMORY_LIMIT_BYTES)
 
@@ -151,15 +219,15 @@ async def test_memory_of_the_process_is_limited(source, planner) -> None:
 async def test_the_process_imports_nothing_heavy(source, planner) -> None:
     await planner.plan(specification(source, "", "bitsandbytes_8bit"), offset=0, page_size=1)
     await planner.plan(specification(source, "", "gguf"), offset=0, page_size=1)
-    maps = about(planner._process, "maps")
+    maps = about(first_process(planner), "maps")
     assert "libtorch" not in maps
     assert "llvmlite" not in maps
 
 
 async def test_closing_ends_the_process(source) -> None:
-    planner = Planner(roots_of(specification(source, "", "gguf")))
+    planner = Planner(roots_of(specification(source, "", "gguf")), HostSource())
     await planner.start()
-    process = planner._process
+    process = first_process(planner)
     await planner.close()
     assert process.returncode is not None
     await planner.close()

@@ -25,6 +25,7 @@ from quantd_server.planning.roots import Roots
 from quantd_server.settings import Settings
 
 if TYPE_CHECKING:
+    from quantd_server.host.description import Host
     from quantd_server.planning.capability_report import CapabilityReporter
 
 API_VERSIONS = ("quantd.v1",)
@@ -93,7 +94,13 @@ def make_services(settings: Settings, roots: Roots, log: Log) -> Services:
         log=log,
     )
     capabilities = Capabilities(lambda: _make_reporter(settings, start_time), log)
-    return Services(planner=Planner(roots, settings.threads), jobs=jobs, capabilities=capabilities)
+
+    async def host(with_torch: bool) -> Host:  # noqa: FBT001 - the planner's form
+        return await capabilities.host(with_torch=with_torch)
+
+    return Services(
+        planner=Planner(roots, host, settings.threads), jobs=jobs, capabilities=capabilities
+    )
 
 
 def _make_reporter(settings: Settings, start_time: float) -> CapabilityReporter:

@@ -34,7 +34,7 @@ class QuantizationServicer(v1.QuantizationServiceServicer):
     async def GetCapabilities(  # noqa: N802
         self, request: v1.GetCapabilitiesRequest, context: Context
     ) -> v1.GetCapabilitiesResponse:
-        return await self._capabilities.current()
+        return await self._capabilities.current(refresh=request.refresh)
 
     async def InspectCheckpoint(  # noqa: N802
         self, request: v1.InspectCheckpointRequest, context: Context

@@ -234,7 +234,7 @@ def built(options: MethodOptions) -> quantd.MethodConfig:
         fields[by_method[method]] = _value(name, flag, value)
     for assignment in options.set or ():
         name, value = pair(assignment, "--set", "FIELD=VALUE")
-        fields[name] = _json_or_text(value)
+        fields[name] = json_or_text(value)
     try:
         return quantd.method_config(method, **fields)
     except (TypeError, ValueError) as error:
@@ -252,7 +252,8 @@ def _value(name: str, flag: str, value: Any) -> Any:
     return value
 
 
-def _json_or_text(value: str) -> Any:
+def json_or_text(value: str) -> Any:
+    """The value of JSON text, or the text where it is none."""
     try:
         return json.loads(value)
     except json.JSONDecodeError:

@@ -34,15 +34,15 @@ def plan(
     """
     check(method_options)
     options = spec_options(job_options)
+    from quantd_server.cli.named_files import named_files, with_absolute_paths
     from quantd_server.cli.paths import absolute, local_paths
     from quantd_server.cli.quantize import output_for
 
     source_uri = absolute(source)
     place = absolute(output) if output is not None else source_uri
-    imatrix = (absolute(method_options.imatrix),) if method_options.imatrix else ()
-    reads = local_paths(source_uri, *imatrix, *job_options.reads)
+    reads = local_paths(source_uri, *named_files(method_options), *job_options.reads)
     with connect(server_options, reads=reads, writes=local_paths(place)) as client:
-        method = method_config(method_options, client)
+        method = with_absolute_paths(method_config(method_options, client))
         output_uri = output_for(source_uri, output, method)
         answer = client.plan(source_uri, method, output=output_uri, tensors=tensors, **options)
     if as_json:

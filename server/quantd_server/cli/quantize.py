@@ -52,16 +52,16 @@ def quantize(
     if detach:
         require_server(server_options, "--detach")
     from quantd_server.cli.follow import follow
+    from quantd_server.cli.named_files import named_files, with_absolute_paths
     from quantd_server.cli.paths import absolute, local_paths
     from quantd_server.cli.printing import as_dict, messages, print_json
 
     source_uri = absolute(source)
     # The name of the result may depend on what the server makes of --config; its place does not.
     place = absolute(output) if output is not None else source_uri
-    imatrix = (absolute(method_options.imatrix),) if method_options.imatrix else ()
-    reads = local_paths(source_uri, *imatrix, *job_options.reads)
+    reads = local_paths(source_uri, *named_files(method_options), *job_options.reads)
     with connect(server_options, reads=reads, writes=local_paths(place)) as client:
-        method = method_config(method_options, client)
+        method = with_absolute_paths(method_config(method_options, client))
         output_uri = output_for(source_uri, output, method)
         begin = client.quantize if as_json else functools.partial(start, client)
         stream = begin(source_uri, output_uri, method, labels=labels, **options)

@@ -4,14 +4,13 @@ from __future__ import annotations
 
 from pathlib import Path
 
-SYSTEM_ROOT = Path("/")
-"""Root of the file system; tests put a copy of the files below another one."""
+from quantd_server.host.system import read_text
 
 UNLIMITED = 1 << 60
 """cgroup v1 says "no limit" with a number close to 2^63."""
 
 
-def memory_limit(root: Path = SYSTEM_ROOT) -> int:
+def memory_limit(root: Path) -> int:
     """Smallest memory limit in bytes along the hierarchy of groups; 0 when there is none."""
     limits = [
         *_numbers(_files(root, "", "memory.max")),
@@ -20,15 +19,15 @@ def memory_limit(root: Path = SYSTEM_ROOT) -> int:
     return min((limit for limit in limits if 0 < limit < UNLIMITED), default=0)
 
 
-def cpu_quota(root: Path = SYSTEM_ROOT) -> float | None:
+def cpu_quota(root: Path) -> float | None:
     """Processors' worth of time that the group may use; None when there is no limit."""
     quotas = []
     for file in _files(root, "", "cpu.max"):
-        quota, _, period = _read(file).partition(" ")
+        quota, _, period = read_text(file).partition(" ")
         if quota.isdecimal() and period.isdecimal() and int(period) > 0:
             quotas.append(int(quota) / int(period))
     for file in _files(root, "cpu", "cpu.cfs_quota_us"):
-        quota, period = _read(file), _read(file.with_name("cpu.cfs_period_us"))
+        quota, period = read_text(file), read_text(file.with_name("cpu.cfs_period_us"))
         if quota.isdecimal() and period.isdecimal() and int(period) > 0:
             quotas.append(int(quota) / int(period))
     return min((quota for quota in quotas if quota > 0), default=None)
@@ -46,7 +45,7 @@ def _files(root: Path, controller: str, name: str) -> list[Path]:
 
 
 def _group_path(root: Path, controller: str) -> str:
-    for line in _read(root / "proc/self/cgroup").splitlines():
+    for line in read_text(root / "proc/self/cgroup").splitlines():
         _, _, rest = line.partition(":")
         controllers, _, path = rest.partition(":")
         if controller in controllers.split(",") and (controller or not controllers):
@@ -55,11 +54,4 @@ def _group_path(root: Path, controller: str) -> str:
 
 
 def _numbers(files: list[Path]) -> list[int]:
-    return [int(text) for text in map(_read, files) if text.isdecimal()]
-
-
-def _read(file: Path) -> str:
-    try:
-        return file.read_text(encoding="utf-8", errors="replace").strip()
-    except OSError:
-        return ""
+    return [int(text) for text in map(read_text, files) if text.isdecimal()]

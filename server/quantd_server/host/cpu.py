@@ -10,8 +10,7 @@ from pathlib import Path
 import msgspec
 
 from quantd_server.host import cgroup
-
-CPUINFO = Path("/proc/cpuinfo")
+from quantd_server.host.system import System, read_text, this_system
 
 REPORTED_FEATURES = (
     "sse4_2",
@@ -30,15 +29,60 @@ REPORTED_FEATURES = (
     "amx_tile",
     "amx_int8",
     "amx_bf16",
+    "amx_fp16",
     "neon",
     "asimd",
+    "asimdhp",
     "asimddp",
     "i8mm",
     "bf16",
     "sve",
     "sve2",
+    "sme",
+    "sme2",
 )
-"""Features that kernels for quantizing or inference ask for, in the kernel's spelling."""
+"""Features that kernels for quantizing or inference ask for, in the spelling of Linux."""
+
+APPLE_ARM_FEATURES = {
+    "hw.optional.neon": ("neon", "asimd"),
+    "hw.optional.AdvSIMD": ("neon", "asimd"),
+    "hw.optional.arm.AdvSIMD": ("neon", "asimd"),
+    "hw.optional.arm.FEAT_FP16": ("asimdhp",),
+    "hw.optional.arm.FEAT_DotProd": ("asimddp",),
+    "hw.optional.arm.FEAT_I8MM": ("i8mm",),
+    "hw.optional.arm.FEAT_BF16": ("bf16",),
+    "hw.optional.arm.FEAT_SME": ("sme",),
+    "hw.optional.arm.FEAT_SME2": ("sme2",),
+}
+"""What Linux calls the features that macOS answers with 1 for; several names over its versions."""
+
+APPLE_X86_FEATURES = {
+    "SSE4.2": "sse4_2",
+    "AVX1.0": "avx",
+    "F16C": "f16c",
+    "FMA": "fma",
+    "AVX2": "avx2",
+    "AVX512F": "avx512f",
+    "AVX512BW": "avx512bw",
+    "AVX512DQ": "avx512dq",
+    "AVX512VL": "avx512vl",
+    "AVX512VNNI": "avx512_vnni",
+}
+"""What Linux calls the flags that macOS lists."""
+
+APPLE_NAME = "machdep.cpu.brand_string"
+APPLE_X86_FLAGS = ("machdep.cpu.features", "machdep.cpu.leaf7_features")
+
+ARM_IMPLEMENTERS = {
+    "0x41": "Arm",
+    "0x46": "Fujitsu",
+    "0x48": "HiSilicon",
+    "0x4e": "NVIDIA",
+    "0x51": "Qualcomm",
+    "0x61": "Apple",
+    "0xc0": "Ampere",
+}
+"""Who made an Arm core, by "CPU implementer" of /proc/cpuinfo."""
 
 
 class Cpu(msgspec.Struct, frozen=True, kw_only=True):
@@ -53,38 +97,38 @@ class Cpu(msgspec.Struct, frozen=True, kw_only=True):
     """Those of ``REPORTED_FEATURES`` that it has."""
 
 
-def describe_cpu(cpuinfo: Path = CPUINFO) -> Cpu:
+def describe_cpu(system: System) -> Cpu:
     """What is known about the processor."""
-    entries = _read_cpuinfo(cpuinfo)
-    present = set(entries.get("flags", entries.get("Features", "")).split())
-    if "asimd" in present:
-        present.add("neon")  # the 64-bit kernel's name for it
-    machine = platform.machine()
+    model, present = _apple(system) if system.name == "Darwin" else _linux(system)
     return Cpu(
-        model=entries.get("model name") or platform.processor() or machine,
-        machine=machine,
-        usable_cores=usable_cores(),
+        model=model or platform.processor() or system.machine,
+        machine=system.machine,
+        usable_cores=usable_cores(system.root),
         features=tuple(name for name in REPORTED_FEATURES if name in present),
     )
 
 
-def usable_cores(root: Path = cgroup.SYSTEM_ROOT) -> int:
+def usable_cores(root: Path | None = None) -> int:
     """Cores that affinity and the control group's quota leave to this process, at least 1."""
     try:
         cores = len(os.sched_getaffinity(0))
     except AttributeError:  # not Linux
         cores = os.cpu_count() or 1
-    quota = cgroup.cpu_quota(root)
+    quota = cgroup.cpu_quota(root or this_system().root)
     return cores if quota is None else max(1, min(cores, math.ceil(quota)))
 
 
-def _read_cpuinfo(path: Path) -> dict[str, str]:
+def _linux(system: System) -> tuple[str, set[str]]:
+    entries = _first_processor(read_text(system.root / "proc/cpuinfo"))
+    present = set(entries.get("flags", entries.get("Features", "")).split())
+    if present & {"asimd", "neon"}:
+        present |= {"neon"}  # 64-bit kernels call it asimd
+    return entries.get("model name") or _arm_core(entries), present
+
+
+def _first_processor(text: str) -> dict[str, str]:
     """The first processor's entries; all of them have the same model and flags."""
     entries: dict[str, str] = {}
-    try:
-        text = path.read_text(encoding="utf-8", errors="replace")
-    except OSError:
-        return entries
     for line in text.splitlines():
         key, colon, value = line.partition(":")
         if colon:
@@ -92,3 +136,28 @@ def _read_cpuinfo(path: Path) -> dict[str, str]:
         elif entries:
             break
     return entries
+
+
+def _arm_core(entries: dict[str, str]) -> str:
+    """The 64-bit Arm kernel tells numbers for a name: "Arm core 0xd40 revision 1"."""
+    maker, part = entries.get("CPU implementer", ""), entries.get("CPU part", "")
+    if not (maker and part):
+        return ""
+    revision = entries.get("CPU revision", "")
+    name = f"{ARM_IMPLEMENTERS.get(maker.lower(), f'implementer {maker}')} core {part}"
+    return f"{name} revision {revision}" if revision else name
+
+
+def _apple(system: System) -> tuple[str, set[str]]:
+    answers = system.sysctl([APPLE_NAME, *APPLE_ARM_FEATURES, *APPLE_X86_FLAGS])
+    present = {
+        name
+        for question, names in APPLE_ARM_FEATURES.items()
+        if answers.get(question) == "1"
+        for name in names
+    }
+    flags = " ".join(answers.get(question, "") for question in APPLE_X86_FLAGS).split()
+    present |= {APPLE_X86_FEATURES[flag] for flag in flags if flag in APPLE_X86_FEATURES}
+    if system.is_apple_silicon:
+        present |= {"neon", "asimd"}  # part of the instruction set
+    return answers.get(APPLE_NAME, ""), present

@@ -2,7 +2,6 @@
 
 from __future__ import annotations
 
-import platform
 import shutil
 from collections.abc import Iterable
 
@@ -12,6 +11,8 @@ from quantd_server.host.cpu import Cpu, describe_cpu
 from quantd_server.host.devices import Device, describe_devices
 from quantd_server.host.memory import Memory, describe_memory
 from quantd_server.host.packages import Package, describe_packages
+from quantd_server.host.system import System, this_system
+from quantd_server.host.torch_build import TorchBuild
 
 
 class Host(msgspec.Struct, frozen=True, kw_only=True):
@@ -27,6 +28,8 @@ class Host(msgspec.Struct, frozen=True, kw_only=True):
     """Those that were asked about, installed or not."""
     programs: tuple[str, ...] = ()
     """Those that were asked about and are on the search path."""
+    torch: TorchBuild | None = None
+    """What torch told of itself; None while it was not asked."""
 
     def version_of(self, package: str) -> str:
         """Version of an installed package; empty when it is not installed or was not asked for."""
@@ -37,22 +40,25 @@ class Host(msgspec.Struct, frozen=True, kw_only=True):
         return tuple(device for device in self.devices if device.kind in kinds)
 
 
-def describe(packages: Iterable[str] = (), programs: Iterable[str] = ()) -> Host:
-    """This host, with what is known about these packages and programs."""
-    operating_system = f"{platform.system()} {platform.release()}"
-    cpu, memory = describe_cpu(), describe_memory()
+def describe(
+    packages: Iterable[str] = (), programs: Iterable[str] = (), system: System | None = None
+) -> Host:
+    """A host, this one by default, with what is known about these packages and programs."""
+    system = system or this_system()
+    cpu, memory = describe_cpu(system), describe_memory(system)
     return Host(
-        operating_system=operating_system,
+        operating_system=f"{system.name} {system.release}",
         cpu=cpu,
         memory=memory,
-        devices=describe_devices(operating_system, cpu, memory),
+        devices=describe_devices(system, cpu, memory),
         packages=describe_packages(tuple(packages)),
         programs=tuple(name for name in programs if shutil.which(name)),
     )
 
 
-def refresh(host: Host) -> Host:
+def refresh(host: Host, system: System | None = None) -> Host:
     """The same host with its memory and devices as they are now; asks the driver of each GPU."""
-    memory = describe_memory()
-    devices = describe_devices(host.operating_system, host.cpu, memory)
+    system = system or this_system()
+    memory = describe_memory(system)
+    devices = describe_devices(system, host.cpu, memory)
     return msgspec.structs.replace(host, memory=memory, devices=devices)

@@ -3,13 +3,15 @@
 from __future__ import annotations
 
 import os
-from pathlib import Path
 
 import msgspec
 
 from quantd_server.host import cgroup
+from quantd_server.host.system import System, read_text
 
-MEMINFO = Path("/proc/meminfo")
+APPLE_TOTAL = "hw.memsize"
+APPLE_FREE_PERCENT = "kern.memorystatus_level"
+"""What the kernel's memory pressure is judged by; caches that it can drop count as free."""
 
 
 class Memory(msgspec.Struct, frozen=True, kw_only=True):
@@ -22,30 +24,36 @@ class Memory(msgspec.Struct, frozen=True, kw_only=True):
     """Limit of the control group; 0 when there is none."""
 
 
-def describe_memory(meminfo: Path = MEMINFO, root: Path = cgroup.SYSTEM_ROOT) -> Memory:
+def describe_memory(system: System) -> Memory:
     """Memory as it is now."""
-    entries = _read_meminfo(meminfo)
+    if system.name == "Darwin":
+        return _apple(system)
+    entries = _meminfo(read_text(system.root / "proc/meminfo"))
     total = entries.get("MemTotal") or _physical_memory()
     return Memory(
         total=total,
         available=entries.get("MemAvailable", total),
-        limit=cgroup.memory_limit(root),
+        limit=cgroup.memory_limit(system.root),
     )
 
 
-def _read_meminfo(path: Path) -> dict[str, int]:
-    """The entries in bytes; empty where there is no such file."""
+def _meminfo(text: str) -> dict[str, int]:
+    """The entries in bytes."""
     entries = {}
-    try:
-        text = path.read_text(encoding="utf-8", errors="replace")
-    except OSError:
-        return {}
     for line in text.splitlines():
         key, _, value = line.partition(":")
         number, _, unit = value.strip().partition(" ")
         if number.isdecimal():
             entries[key] = int(number) * (1024 if unit == "kB" else 1)
     return entries
+
+
+def _apple(system: System) -> Memory:
+    answers = system.sysctl([APPLE_TOTAL, APPLE_FREE_PERCENT])
+    memsize, percent = answers.get(APPLE_TOTAL, ""), answers.get(APPLE_FREE_PERCENT, "")
+    total = int(memsize) if memsize.isdecimal() else _physical_memory()
+    free = min(int(percent), 100) if percent.isdecimal() else 100
+    return Memory(total=total, available=total * free // 100, limit=0)
 
 
 def _physical_memory() -> int:

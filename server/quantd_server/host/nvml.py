@@ -10,7 +10,7 @@ from __future__ import annotations
 import contextlib
 import ctypes
 import sys
-from collections.abc import Iterator
+from collections.abc import Callable, Iterator
 from typing import Any
 
 LIBRARY = "nvml.dll" if sys.platform == "win32" else "libnvidia-ml.so.1"
@@ -88,10 +88,10 @@ class Nvml:
 
 
 @contextlib.contextmanager
-def session() -> Iterator[Nvml | None]:
+def session(load: Callable[[], Any] = load_library) -> Iterator[Nvml | None]:
     """The library between init and shutdown; None where there is no driver that answers."""
     try:
-        library = load_library()
+        library = load()
         initialised = library.nvmlInit_v2() == 0
     except (OSError, AttributeError):
         initialised = False

@@ -5,21 +5,27 @@ Field names are those of the spec.
 
 from __future__ import annotations
 
+from collections.abc import Iterator
+from typing import Literal
+
 import msgspec
 
 from quantd_server.engine.specification import Engine
 from quantd_server.errors import Finding
 from quantd_server.host.description import Host, refresh
-from quantd_server.host.devices import Device, DeviceKind
+from quantd_server.host.device import Device, DeviceKind
 from quantd_server.host.packages import Package
+from quantd_server.host.torch_build import TorchBuild
 from quantd_server.methods.gguf.architectures import FAMILIES
 from quantd_server.methods.gguf.file_types import FILE_TYPES
 from quantd_server.methods.gguf.mixtures import NEEDS_IMATRIX
 from quantd_server.methods.registry import METHODS, UNAVAILABLE
-from quantd_server.planning.load_requirements import (
-    LOAD_PATHS,
+from quantd_server.planning.load_requirements import LOAD_PATHS, describe_host, unmet_requirements
+from quantd_server.planning.torch_requirements import (
     UnmetRequirement,
-    unmet_requirements,
+    package_missing,
+    unmet_by_torch,
+    unmet_to_compute,
 )
 
 
@@ -43,6 +49,25 @@ class HostInfo(msgspec.Struct, frozen=True, kw_only=True):
     memory_total_bytes: int
     memory_available_bytes: int
     memory_limit_bytes: int
+
+
+class DeviceInfo(Device, frozen=True, kw_only=True):
+    """A device, and what stands against computing on it with the installed torch."""
+
+    unmet: tuple[UnmetRequirement, ...] = ()
+
+
+class TorchInfo(msgspec.Struct, frozen=True, kw_only=True):
+    """The installed torch, as far as it is known."""
+
+    state: Literal["ABSENT", "PENDING", "KNOWN", "FAILED"]
+    version: str = ""
+    cuda_version: str = ""
+    hip_version: str = ""
+    architectures: tuple[str, ...] = ()
+    devices: tuple[DeviceKind, ...] = ()
+    bitsandbytes_devices: tuple[DeviceKind, ...] = ()
+    failure: str = ""
 
 
 class Availability(msgspec.Struct, frozen=True, kw_only=True):
@@ -100,10 +125,11 @@ class CapabilityReport(msgspec.Struct, frozen=True, kw_only=True):
 
     server: ServerInfo
     host: HostInfo
-    devices: tuple[Device, ...]
+    devices: tuple[DeviceInfo, ...]
     packages: tuple[Package, ...]
     methods: tuple[MethodCapability, ...]
     limits: Limits
+    torch: TorchInfo
 
 
 class MethodFacts(msgspec.Struct, frozen=True, kw_only=True):
@@ -155,17 +181,25 @@ FILE_TYPES_OUTSIDE_THE_SPEC = frozenset({"IQ3_XS"})
 
 
 class CapabilityReporter:
-    """Makes reports about one host, which it looks at again each time."""
+    """Makes reports about this host. One thread at a time."""
 
     def __init__(self, server: ServerInfo, limits: Limits, host: Host) -> None:
+        self.host = host
         self._server = server
         self._limits = limits
-        self._host = host
+
+    def examine(self, torch: TorchBuild | None, *, packages: bool = False) -> None:
+        """Look at the host again: at memory and devices, and at ``packages`` if they are meant too.
+
+        ``torch`` is what it told of itself, if it did. Asks the driver of each GPU, so it can take
+        milliseconds.
+        """
+        host = describe_host() if packages else refresh(self.host)
+        self.host = msgspec.structs.replace(host, torch=torch)
 
     def report(self) -> CapabilityReport:
-        """Capabilities now. Asks the driver of each GPU, so it can take milliseconds."""
-        self._host = refresh(self._host)
-        return capability_report(self._server, self._limits, self._host)
+        """Capabilities of the host as it was examined last."""
+        return capability_report(self._server, self._limits, self.host)
 
 
 def capability_report(server: ServerInfo, limits: Limits, host: Host) -> CapabilityReport:
@@ -173,10 +207,34 @@ def capability_report(server: ServerInfo, limits: Limits, host: Host) -> Capabil
     return CapabilityReport(
         server=server,
         host=_host_info(host),
-        devices=host.devices,
+        devices=tuple(
+            DeviceInfo(**msgspec.structs.asdict(device), unmet=tuple(unmet_by_torch(device, host)))
+            for device in host.devices
+        ),
         packages=host.packages,
         methods=tuple(method_capability(name, host) for name in FACTS),
         limits=limits,
+        torch=torch_info(host),
+    )
+
+
+def torch_info(host: Host) -> TorchInfo:
+    """What is known about the installed torch."""
+    version, torch = host.version_of("torch"), host.torch
+    if not version:
+        return TorchInfo(state="ABSENT")
+    if torch is None:
+        return TorchInfo(state="PENDING", version=version)
+    if torch.failure:
+        return TorchInfo(state="FAILED", version=version, failure=torch.failure)
+    return TorchInfo(
+        state="KNOWN",
+        version=torch.version,
+        cuda_version=torch.cuda_version,
+        hip_version=torch.hip_version,
+        architectures=torch.architectures,
+        devices=torch.devices,
+        bitsandbytes_devices=torch.bitsandbytes_devices,
     )
 
 
@@ -207,15 +265,22 @@ def usable_devices(method: str, host: Host) -> tuple[DeviceKind, ...]:
     """Kinds of device that quantizing with ``method`` can use on ``host``, best first."""
     if method not in METHODS:
         return ()
-    return tuple(
-        kind
-        for kind in FACTS[method].devices
-        if host.devices_of(kind) and (kind != "CUDA" or _has_cuda_packages(host))
-    )
+    kinds = FACTS[method].devices
+    return tuple(kind for kind in kinds if not any(unmet_on_device(method, kind, host)))
 
 
-def _has_cuda_packages(host: Host) -> bool:
-    return bool(host.version_of("torch") and host.version_of("bitsandbytes"))
+def unmet_on_device(method: str, kind: DeviceKind, host: Host) -> Iterator[UnmetRequirement]:
+    """What stands against quantizing with ``method`` on a device of this kind."""
+    kinds = FACTS[method].devices
+    if kind not in kinds:
+        yield UnmetRequirement(
+            reason="DEVICE_NOT_SERVED",
+            message=f"this server computes {method} on {' and '.join(kinds)} only",
+            remedy="",
+        )
+        return
+    with_bitsandbytes = method.startswith("bitsandbytes")
+    yield from unmet_to_compute(kind, host, with_bitsandbytes=with_bitsandbytes)
 
 
 def gguf_file_types() -> tuple[GgufFileTypeInfo, ...]:
@@ -239,11 +304,7 @@ def _unmet_to_quantize(name: str, host: Host) -> tuple[UnmetRequirement, ...]:
             UnmetRequirement(reason=finding.reason, message=finding.message, remedy=finding.remedy),
         )
     return tuple(
-        UnmetRequirement(
-            reason="PACKAGE_MISSING",
-            message=f"{package} is not installed",
-            remedy=f"pip install {package}",
-        )
+        package_missing(package)
         for package in FACTS[name].quantize_packages
         if not host.version_of(package)
     )

@@ -14,7 +14,6 @@ from quantd_server.planning.load_requirements import (
     LOAD_PATHS,
     PLAIN_PATHS,
     LoadPath,
-    UnmetRequirement,
     capability_of,
     unmet_compute_capability,
     unmet_software,
@@ -26,6 +25,7 @@ from quantd_server.planning.serve_targets import (
     Artifact,
     engine_findings,
 )
+from quantd_server.planning.torch_requirements import UnmetRequirement, unmet_by_torch
 
 DEFAULT_CONTEXT_LENGTH = 8192
 """Longest context that is assumed when none is asked for."""
@@ -204,6 +204,10 @@ def _requirement_findings(path: LoadPath, device: Device, host: Host) -> Iterato
         yield _from_requirement(unmet)
     for unmet in unmet_compute_capability(path.min_compute_capability, (device,)):
         yield _from_requirement(unmet)
+    if path.engine != "LLAMA_CPP" and host.version_of("torch"):
+        for unmet in unmet_by_torch(device, host):
+            if unmet.reason != "TORCH_DOES_NOT_WORK":  # said with the software
+                yield _from_requirement(unmet)
 
 
 def _bfloat16_findings(
@@ -227,6 +231,14 @@ def _memory_findings(
 ) -> Iterator[Finding]:
     needed, free = weights + tokens * token_bytes, device.memory_free_bytes
     what = f"{_size(weights)} of weights and {_size(tokens * token_bytes)} of cache"
+    if not device.memory_total_bytes:
+        yield _finding(
+            Severity.WARNING,
+            "MEMORY_UNKNOWN",
+            f"{what} are needed; the driver of {device.name} does not tell how much it has",
+            "look it up in the maker's data sheet",
+        )
+        return
     if needed > free:
         yield _finding(
             Severity.ERROR,

@@ -1,7 +1,9 @@
 """What an engine needs on a host before it can load what a method makes.
 
-Facts: the quantizers of transformers 5 (``validate_environment``), the lists of quantization
+Facts: the quantizers of transformers 5.17 (``validate_environment``), the lists of quantization
 methods of vLLM and SGLang with the ``get_min_capability`` of each, and the packages they import.
+SGLang checked against its ``ModelRunner.load_model``, which refuses everything below 7.5 ("SGLang
+only supports sm75 and above"); vLLM's GGUF against vllm-gguf-plugin 0.0.5.
 """
 
 from __future__ import annotations
@@ -14,16 +16,14 @@ from quantd_server.engine.specification import Engine
 from quantd_server.host.description import Host, describe
 from quantd_server.host.devices import Device
 from quantd_server.host.packages import at_least
+from quantd_server.planning.torch_requirements import (
+    UnmetRequirement,
+    package_missing,
+    torch_failed,
+    unmet_by_torch,
+)
 
 LLAMA_CPP_PROGRAMS = ("llama-server", "llama-cli")
-
-
-class UnmetRequirement(msgspec.Struct, frozen=True, kw_only=True):
-    """Something that would have to change before a thing can be done."""
-
-    reason: str
-    message: str
-    remedy: str
 
 
 class LoadPath(msgspec.Struct, frozen=True, kw_only=True):
@@ -39,7 +39,7 @@ class LoadPath(msgspec.Struct, frozen=True, kw_only=True):
 
 
 _SGLANG = LoadPath(engine="SGLANG", packages={"sglang": ""}, min_compute_capability=(7, 5))
-"""The capability is that of its attention kernels, which ask for more than any method here."""
+"""The engine as a whole asks for more than any method here."""
 
 _BITSANDBYTES = (
     LoadPath(
@@ -119,7 +119,23 @@ def unmet_requirements(path: LoadPath, host: Host) -> tuple[UnmetRequirement, ..
     return (
         *unmet_software(path, host),
         *unmet_compute_capability(path.min_compute_capability, host.devices),
+        *_unmet_on_cards(path, host),
     )
+
+
+def _unmet_on_cards(path: LoadPath, host: Host) -> Iterator[UnmetRequirement]:
+    """Where a card is needed: what torch lacks for the first of those that are new enough."""
+    minimum = path.min_compute_capability
+    if minimum is None or not host.version_of("torch"):
+        return
+    cards = [
+        device
+        for device in host.devices_of("CUDA")
+        if capability_of(device.compute_capability) >= minimum
+    ]
+    unmet = [tuple(unmet_by_torch(card, host)) for card in cards]
+    if unmet and all(unmet):
+        yield from (found for found in unmet[0] if found.reason != "TORCH_DOES_NOT_WORK")
 
 
 def unmet_software(path: LoadPath, host: Host) -> Iterator[UnmetRequirement]:
@@ -128,15 +144,13 @@ def unmet_software(path: LoadPath, host: Host) -> Iterator[UnmetRequirement]:
         yield UnmetRequirement(reason="ENGINE_DROPPED_METHOD", message=path.dropped, remedy="")
     if path.engine == "LLAMA_CPP":
         yield from _unmet_llama_cpp(host)
+    elif host.torch and host.torch.failure and host.version_of("torch"):
+        yield torch_failed(host)
     for name, minimum in path.packages.items():
         version = host.version_of(name)
         wanted = f"{name}>={minimum}" if minimum else name
         if not version:
-            yield UnmetRequirement(
-                reason="PACKAGE_MISSING",
-                message=f"{name} is not installed",
-                remedy=f"pip install '{wanted}'",
-            )
+            yield package_missing(name, wanted)
         elif minimum and not at_least(version, minimum):
             yield UnmetRequirement(
                 reason="PACKAGE_TOO_OLD",

@@ -20,7 +20,7 @@ from quantd_server.methods.configs import Bitsandbytes4BitConfig, MethodConfig
 from quantd_server.methods.gguf.architectures import FAMILIES
 from quantd_server.methods.registry import PLANNABLE, UNAVAILABLE
 from quantd_server.planning.calibration_rules import plan_data
-from quantd_server.planning.capability_report import usable_devices
+from quantd_server.planning.capability_report import unmet_on_device, usable_devices
 from quantd_server.planning.inspection import existing_quantization
 from quantd_server.planning.output_rules import output_findings
 from quantd_server.planning.report import Plan, PlanReport, TensorPlan
@@ -146,14 +146,16 @@ def _choose_device(spec: QuantizationSpec, host: Host) -> tuple[DeviceKind, list
         return "CPU", []
     if spec.device in usable:
         return spec.device, []
+    why = next(unmet_on_device(spec.method.name, spec.device, host), None)
+    message = f"{spec.method.name} cannot run on {spec.device} here"
+    remedy = f"leave device out, or set it to {' or '.join(usable)}"
     return "CPU", [
         Finding(
             severity=Severity.ERROR,
             field="spec.device",
             reason="DEVICE_NOT_AVAILABLE",
-            message=f"{spec.method.name} cannot run on {spec.device} here; "
-            f"it can on {' and '.join(usable)}",
-            remedy="leave device out, or set it to one of those",
+            message=f"{message}: {why.message}" if why else message,
+            remedy=f"{why.remedy}; or {remedy}" if why and why.remedy else remedy,
             kind="precondition",
         )
     ]

@@ -2,7 +2,8 @@
 
 Reading headers is quick but is work for the processor, and a hostile header is a lot of it: done
 here it blocks no other call, and whatever it does to this process, the server goes on with a new
-one. One request at a time; ``python -m quantd_server.planning.planner_process`` is the other end.
+one. ``python -m quantd_server.planning.planner_process`` is the other end, for one call at a time;
+more processes start only when calls would have to wait.
 """
 
 from __future__ import annotations
@@ -13,13 +14,14 @@ import importlib
 import os
 import sys
 import traceback
+from collections.abc import Awaitable, Callable
 from typing import Any
 
 import msgspec
 
 from quantd_server.engine.specification import QuantizationSpec
 from quantd_server.errors import Finding, QuantdError
-from quantd_server.host.description import Host, refresh
+from quantd_server.host.description import Host
 from quantd_server.planning.config_parsing.parsed import ParsedConfig
 from quantd_server.planning.report import InspectionReport, PlanReport
 from quantd_server.planning.roots import Roots
@@ -45,6 +47,7 @@ class PlanCall(msgspec.Struct, frozen=True, kw_only=True, tag="plan"):
 
     spec: QuantizationSpec
     roots: Roots
+    host: Host
     offset: int
     page_size: int
     threads: int | None
@@ -55,6 +58,7 @@ class InspectCall(msgspec.Struct, frozen=True, kw_only=True, tag="inspect"):
 
     source_uri: str
     roots: Roots
+    host: Host
     context_length: int | None
     offset: int
     page_size: int
@@ -91,26 +95,40 @@ Reply = Answer | Refusal | Fault
 _decode_reply = msgspec.json.Decoder(Reply).decode
 
 
+PROCESSES_ALLOWED: dict[type[Call], int] = {PlanCall: 1, InspectCall: 2, ParseConfigCall: 3}
+"""How many of the processes a call may choose from; the quicker its kind, the more.
+
+So a plan, which may take long, keeps no inspection waiting, and neither keeps a parsing waiting.
+"""
+
+
 class Planner:
     """The server's end. Every method belongs to the event loop."""
 
-    def __init__(self, roots: Roots, threads: int | None = None) -> None:
-        """``threads`` is as in ``planner.plan``."""
+    def __init__(
+        self,
+        roots: Roots,
+        host: Callable[[bool], Awaitable[Host]],
+        threads: int | None = None,
+    ) -> None:
+        """``host`` tells what the host has; its argument: with what torch can use. ``threads`` is
+        as in ``planner.plan``.
+        """
         self._roots = roots
+        self._host = host
         self._threads = threads
-        self._process: asyncio.subprocess.Process | None = None
-        self._lock = asyncio.Lock()
+        self._processes = tuple(PlannerProcess() for _ in PROCESSES_ALLOWED)
 
     async def start(self) -> None:
-        """Start the process ahead of the first call."""
-        async with self._lock:
-            await self._ensure_running()
+        """Start the first process ahead of the first call; the others start when it is busy."""
+        await self._processes[0].start()
 
     async def plan(self, spec: QuantizationSpec, *, offset: int, page_size: int) -> PlanReport:
-        """See ``planner.plan``."""
+        """See ``planner.plan``. Waits for what torch tells when the spec names a device."""
         call = PlanCall(
             spec=spec,
             roots=self._roots,
+            host=await self._host(spec.device not in (None, "CPU")),
             offset=offset,
             page_size=page_size,
             threads=self._threads,
@@ -124,6 +142,7 @@ class Planner:
         call = InspectCall(
             source_uri=source_uri,
             roots=self._roots,
+            host=await self._host(False),
             context_length=context_length,
             offset=offset,
             page_size=page_size,
@@ -135,11 +154,41 @@ class Planner:
         return msgspec.json.decode(await self._call(ParseConfigCall(text=text)), type=ParsedConfig)
 
     async def close(self) -> None:
-        """End the process."""
+        """End the processes."""
+        for process in self._processes:
+            await process.close()
+
+    async def _call(self, call: Call) -> bytes:
+        allowed = self._processes[: PROCESSES_ALLOWED[type(call)]]
+        # None is free: the last one, which has the shortest calls.
+        process = next((process for process in allowed if not process.is_busy), allowed[-1])
+        return await process.answer(call)
+
+
+class PlannerProcess:
+    """One process, which answers one call at a time. It starts with the first one."""
+
+    def __init__(self) -> None:
+        self._process: asyncio.subprocess.Process | None = None
+        self._lock = asyncio.Lock()
+
+    @property
+    def is_busy(self) -> bool:
+        """Whether a further call would wait."""
+        return self._lock.locked()
+
+    async def start(self) -> None:
+        """Start ahead of the first call."""
+        async with self._lock:
+            await self._ensure_running()
+
+    async def close(self) -> None:
+        """End it."""
         async with self._lock:
             await self._end()
 
-    async def _call(self, call: Call) -> bytes:
+    async def answer(self, call: Call) -> bytes:
+        """The answer's JSON. Raises QuantdError with the refusal, or that it took too much."""
         async with self._lock:
             process = await self._ensure_running()
             assert process.stdin is not None and process.stdout is not None
@@ -209,7 +258,7 @@ def _too_hard(call: Call) -> QuantdError:
     )
 
 
-def _answer(call: Call, host: Host) -> Reply:
+def _answer(call: Call) -> Reply:
     # Imported here, so that the server, which imports this module, stays free of them.
     from quantd_server.planning.config_parsing.parsing import parse_config
     from quantd_server.planning.inspection import inspect
@@ -222,7 +271,7 @@ def _answer(call: Call, host: Host) -> Reply:
                 report = plan(
                     call.spec,
                     call.roots,
-                    host,
+                    call.host,
                     offset=call.offset,
                     page_size=call.page_size,
                     threads=call.threads,
@@ -231,7 +280,7 @@ def _answer(call: Call, host: Host) -> Reply:
                 report = inspect(
                     call.source_uri,
                     call.roots,
-                    host,
+                    call.host,
                     context_length=call.context_length,
                     offset=call.offset,
                     page_size=call.page_size,
@@ -258,14 +307,11 @@ def main() -> None:
         import resource
 
         resource.setrlimit(resource.RLIMIT_AS, (MEMORY_LIMIT_BYTES, MEMORY_LIMIT_BYTES))
-    from quantd_server.planning.load_requirements import describe_host
-
     for room in ("inspection", "planner"):  # now, so that the first call need not wait for it
         importlib.import_module(f"quantd_server.planning.{room}")
-    host = describe_host()
     decode = msgspec.json.Decoder(Call).decode
     for line in sys.stdin.buffer:
-        reply = _answer(decode(line), refresh(host))
+        reply = _answer(decode(line))
         sys.stdout.buffer.write(msgspec.json.encode(reply) + b"\n")
         sys.stdout.buffer.flush()
 

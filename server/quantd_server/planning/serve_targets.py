@@ -1,8 +1,14 @@
 """What engines make of a quantized checkpoint: can they read it, and is it fast there.
 
 One table, for results that are planned and for checkpoints that exist. Facts: transformers 5.17
-and its GGUF loaders, the bitsandbytes and GGUF loaders of vLLM and SGLang, bitsandbytes' list of
-supported cards, and the CUDA backend of ggml. The rules of a method are added with the method.
+and its GGUF loaders (a test compares the architectures), the bitsandbytes and GGUF loaders of vLLM
+and SGLang, bitsandbytes' list of supported cards, and the CUDA backend of ggml. The rules of a
+method are added with the method.
+
+GGUF types checked against vllm-gguf-plugin 0.0.5 and SGLang's ``layers/quantization/gguf.py`` at
+0137a1e (neither has TQ1_0, TQ2_0 or MXFP4 among its ``DEQUANT_TYPES``), and against llama.cpp in
+September 2026 (TQ1_0 and TQ2_0 are not in ``supports_op`` of ggml-cuda; its pull requests 11183 and
+28769 for them were not merged).
 """
 
 from __future__ import annotations
@@ -211,7 +217,7 @@ RULES: tuple[Rule, ...] = (
     Rule(
         reason="GGML_TYPE_NOT_READ",
         severity=Severity.ERROR,
-        engines=_engines("SGLANG"),
+        engines=_engines("VLLM", "SGLANG"),
         methods=_GGUF,
         applies=lambda artifact, _: "MXFP4" in artifact.tensor_types,
         message="{engine} has no kernels for MXFP4 in .gguf files",

@@ -84,13 +84,17 @@ class Client:
         self._quantization = v1.QuantizationServiceStub(self._channel)
         self._jobs = v1.JobServiceStub(self._channel)
 
-    def capabilities(self) -> v1.GetCapabilitiesResponse:
+    def capabilities(self, *, refresh: bool = False) -> v1.GetCapabilitiesResponse:
         """Says what the server and its host can do.
+
+        Args:
+            refresh: Look for packages again, and ask torch again: after an installation.
 
         Returns:
             The capabilities.
         """
-        return self._call(self._quantization.GetCapabilities, v1.GetCapabilitiesRequest())
+        request = v1.GetCapabilitiesRequest(refresh=refresh)
+        return self._call(self._quantization.GetCapabilities, request)
 
     def inspect(
         self,

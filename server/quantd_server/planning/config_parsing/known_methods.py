@@ -1,8 +1,10 @@
 """Quantization methods that exist and that quantd does not serve.
 
 By name, with the packages that transformers wants for loading such a checkpoint (its quantizers'
-``validate_environment``). transformers: ``AUTO_QUANTIZATION_CONFIG_MAPPING`` of 5.17. vLLM: the
-registry in ``vllm/model_executor/layers/quantization``, with names that older versions had.
+``validate_environment``). transformers: ``AUTO_QUANTIZATION_CONFIG_MAPPING``, both checked against
+5.17. vLLM: the registry in ``vllm/model_executor/layers/quantization``, with names that older
+versions had (checked against 0034007). Distributions are those of the Python Package Index; there,
+"qutlass" is a placeholder of version 0.0.0, and the real one comes from its repository.
 """
 
 from __future__ import annotations
@@ -78,8 +80,15 @@ KNOWN_METHODS: dict[str, KnownMethod] = {
         ),
         *_vllm(
             _OLD_VLLM,
-            *("bitblas", "cpu_awq", "deepspeedfp", "gptq_bitblas", "gptq_marlin_24", "ipex"),
-            *("marlin", "neuron_quant", "petit_nvfp4", "ptpc_fp8", "qqq", "tpu_int8"),
+            *(
+                "bitblas",
+                "cpu_awq",
+                "deepgemm_fp8",
+                "deepspeedfp",
+                "gptq_bitblas",
+                "gptq_marlin_24",
+            ),
+            *("ipex", "marlin", "neuron_quant", "petit_nvfp4", "ptpc_fp8", "qqq", "tpu_int8"),
         ),
     )
 }

@@ -38,6 +38,8 @@ from quantd.v1.capabilities_pb2 import (
     MethodCapability,
     Package,
     ServerInfo,
+    TorchInfo,
+    TorchState,
     UnmetRequirement,
 )
 from quantd.v1.checkpoint_pb2 import (
@@ -219,6 +221,8 @@ __all__ = [
     "TensorPlan",
     "TokenSequence",
     "TokenizerKind",
+    "TorchInfo",
+    "TorchState",
     "TypeSummary",
     "UnmetRequirement",
     "WatchJobRequest",

@@ -28,13 +28,15 @@ from quantd.v1 import gguf_pb2 as quantd_dot_v1_dot_gguf__pb2
 from quantd.v1 import method_pb2 as quantd_dot_v1_dot_method__pb2
 
 
-DESCRIPTOR = _descriptor_pool.Default().AddSerializedFile(b'\n\x1cquantd/v1/capabilities.proto\x12\tquantd.v1\x1a\x1egoogle/protobuf/duration.proto\x1a\x1fgoogle/protobuf/timestamp.proto\x1a\x14quantd/v1/gguf.proto\x1a\x16quantd/v1/method.proto\"*\n\x0b\x44\x65precation\x12\n\n\x02id\x18\x01 \x01(\t\x12\x0f\n\x07message\x18\x02 \x01(\t\"\xa6\x01\n\nServerInfo\x12\x0f\n\x07version\x18\x01 \x01(\t\x12\x14\n\x0c\x61pi_versions\x18\x02 \x03(\t\x12\x13\n\x0binstance_id\x18\x03 \x01(\t\x12.\n\nstart_time\x18\x04 \x01(\x0b\x32\x1a.google.protobuf.Timestamp\x12,\n\x0c\x64\x65precations\x18\x05 \x03(\x0b\x32\x16.quantd.v1.Deprecation\"\xc9\x01\n\x08HostInfo\x12\x18\n\x10operating_system\x18\x01 \x01(\t\x12\x0f\n\x07machine\x18\x02 \x01(\t\x12\x11\n\tcpu_model\x18\x03 \x01(\t\x12\x11\n\tcpu_count\x18\x04 \x01(\r\x12\x14\n\x0c\x63pu_features\x18\x05 \x03(\t\x12\x1a\n\x12memory_total_bytes\x18\x06 \x01(\x04\x12\x1e\n\x16memory_available_bytes\x18\x07 \x01(\x04\x12\x1a\n\x12memory_limit_bytes\x18\x08 \x01(\x04\"\xb5\x01\n\x06\x44\x65vice\x12#\n\x04kind\x18\x01 \x01(\x0e\x32\x15.quantd.v1.DeviceKind\x12\r\n\x05index\x18\x02 \x01(\r\x12\x0c\n\x04name\x18\x03 \x01(\t\x12\x1a\n\x12\x63ompute_capability\x18\x04 \x01(\t\x12\x1a\n\x12memory_total_bytes\x18\x05 \x01(\x04\x12\x19\n\x11memory_free_bytes\x18\x06 \x01(\x04\x12\x16\n\x0e\x64river_version\x18\x07 \x01(\t\"(\n\x07Package\x12\x0c\n\x04name\x18\x01 \x01(\t\x12\x0f\n\x07version\x18\x02 \x01(\t\"C\n\x10UnmetRequirement\x12\x0e\n\x06reason\x18\x01 \x01(\t\x12\x0f\n\x07message\x18\x02 \x01(\t\x12\x0e\n\x06remedy\x18\x03 \x01(\t\"M\n\x0c\x41vailability\x12\x11\n\tavailable\x18\x01 \x01(\x08\x12*\n\x05unmet\x18\x02 \x03(\x0b\x32\x1b.quantd.v1.UnmetRequirement\"f\n\x12\x45ngineAvailability\x12!\n\x06\x65ngine\x18\x01 \x01(\x0e\x32\x11.quantd.v1.Engine\x12-\n\x0c\x61vailability\x18\x02 \x01(\x0b\x32\x17.quantd.v1.Availability\"\x96\x01\n\x10GgufFileTypeInfo\x12*\n\tfile_type\x18\x01 \x01(\x0e\x32\x17.quantd.v1.GgufFileType\x12&\n\tbase_type\x18\x02 \x01(\x0e\x32\x13.quantd.v1.GgmlType\x12\x17\n\x0f\x62its_per_weight\x18\x03 \x01(\x01\x12\x15\n\rneeds_imatrix\x18\x04 \x01(\x08\"\xd6\x02\n\x10MethodCapability\x12!\n\x06method\x18\x01 \x01(\x0e\x32\x11.quantd.v1.Method\x12)\n\x08quantize\x18\x02 \x01(\x0b\x32\x17.quantd.v1.Availability\x12+\n\x04load\x18\x03 \x03(\x0b\x32\x1d.quantd.v1.EngineAvailability\x12&\n\x07\x64\x65vices\x18\x04 \x03(\x0e\x32\x15.quantd.v1.DeviceKind\x12\x19\n\x11needs_calibration\x18\x05 \x01(\x08\x12\x0c\n\x04\x62its\x18\x06 \x03(\r\x12\x13\n\x0bgroup_sizes\x18\x07 \x03(\x05\x12\x16\n\x0eoutput_formats\x18\x08 \x03(\t\x12\x34\n\x0fgguf_file_types\x18\t \x03(\x0b\x32\x1b.quantd.v1.GgufFileTypeInfo\x12\x13\n\x0bmodel_types\x18\n \x03(\t\"\xdc\x01\n\x06Limits\x12\x19\n\x11max_request_bytes\x18\x01 \x01(\x04\x12\x18\n\x10max_running_jobs\x18\x02 \x01(\r\x12\x17\n\x0fmax_queued_jobs\x18\x03 \x01(\r\x12\x19\n\x11max_finished_jobs\x18\x04 \x01(\r\x12\x1a\n\x12max_events_per_job\x18\x05 \x01(\r\x12\x35\n\x12heartbeat_interval\x18\x06 \x01(\x0b\x32\x19.google.protobuf.Duration\x12\x16\n\x0emax_violations\x18\x07 \x01(\rb\x06proto3')
+DESCRIPTOR = _descriptor_pool.Default().AddSerializedFile(b'\n\x1cquantd/v1/capabilities.proto\x12\tquantd.v1\x1a\x1egoogle/protobuf/duration.proto\x1a\x1fgoogle/protobuf/timestamp.proto\x1a\x14quantd/v1/gguf.proto\x1a\x16quantd/v1/method.proto\"*\n\x0b\x44\x65precation\x12\n\n\x02id\x18\x01 \x01(\t\x12\x0f\n\x07message\x18\x02 \x01(\t\"\xa6\x01\n\nServerInfo\x12\x0f\n\x07version\x18\x01 \x01(\t\x12\x14\n\x0c\x61pi_versions\x18\x02 \x03(\t\x12\x13\n\x0binstance_id\x18\x03 \x01(\t\x12.\n\nstart_time\x18\x04 \x01(\x0b\x32\x1a.google.protobuf.Timestamp\x12,\n\x0c\x64\x65precations\x18\x05 \x03(\x0b\x32\x16.quantd.v1.Deprecation\"\xc9\x01\n\x08HostInfo\x12\x18\n\x10operating_system\x18\x01 \x01(\t\x12\x0f\n\x07machine\x18\x02 \x01(\t\x12\x11\n\tcpu_model\x18\x03 \x01(\t\x12\x11\n\tcpu_count\x18\x04 \x01(\r\x12\x14\n\x0c\x63pu_features\x18\x05 \x03(\t\x12\x1a\n\x12memory_total_bytes\x18\x06 \x01(\x04\x12\x1e\n\x16memory_available_bytes\x18\x07 \x01(\x04\x12\x1a\n\x12memory_limit_bytes\x18\x08 \x01(\x04\"\xf7\x01\n\x06\x44\x65vice\x12#\n\x04kind\x18\x01 \x01(\x0e\x32\x15.quantd.v1.DeviceKind\x12\r\n\x05index\x18\x02 \x01(\r\x12\x0c\n\x04name\x18\x03 \x01(\t\x12\x1a\n\x12\x63ompute_capability\x18\x04 \x01(\t\x12\x1a\n\x12memory_total_bytes\x18\x05 \x01(\x04\x12\x19\n\x11memory_free_bytes\x18\x06 \x01(\x04\x12\x16\n\x0e\x64river_version\x18\x07 \x01(\t\x12\x14\n\x0c\x61rchitecture\x18\x08 \x01(\t\x12*\n\x05unmet\x18\t \x03(\x0b\x32\x1b.quantd.v1.UnmetRequirement\"\xf2\x01\n\tTorchInfo\x12$\n\x05state\x18\x01 \x01(\x0e\x32\x15.quantd.v1.TorchState\x12\x0f\n\x07version\x18\x02 \x01(\t\x12\x14\n\x0c\x63uda_version\x18\x03 \x01(\t\x12\x13\n\x0bhip_version\x18\x04 \x01(\t\x12\x15\n\rarchitectures\x18\x05 \x03(\t\x12&\n\x07\x64\x65vices\x18\x06 \x03(\x0e\x32\x15.quantd.v1.DeviceKind\x12\x33\n\x14\x62itsandbytes_devices\x18\x07 \x03(\x0e\x32\x15.quantd.v1.DeviceKind\x12\x0f\n\x07\x66\x61ilure\x18\x08 \x01(\t\"(\n\x07Package\x12\x0c\n\x04name\x18\x01 \x01(\t\x12\x0f\n\x07version\x18\x02 \x01(\t\"C\n\x10UnmetRequirement\x12\x0e\n\x06reason\x18\x01 \x01(\t\x12\x0f\n\x07message\x18\x02 \x01(\t\x12\x0e\n\x06remedy\x18\x03 \x01(\t\"M\n\x0c\x41vailability\x12\x11\n\tavailable\x18\x01 \x01(\x08\x12*\n\x05unmet\x18\x02 \x03(\x0b\x32\x1b.quantd.v1.UnmetRequirement\"f\n\x12\x45ngineAvailability\x12!\n\x06\x65ngine\x18\x01 \x01(\x0e\x32\x11.quantd.v1.Engine\x12-\n\x0c\x61vailability\x18\x02 \x01(\x0b\x32\x17.quantd.v1.Availability\"\x96\x01\n\x10GgufFileTypeInfo\x12*\n\tfile_type\x18\x01 \x01(\x0e\x32\x17.quantd.v1.GgufFileType\x12&\n\tbase_type\x18\x02 \x01(\x0e\x32\x13.quantd.v1.GgmlType\x12\x17\n\x0f\x62its_per_weight\x18\x03 \x01(\x01\x12\x15\n\rneeds_imatrix\x18\x04 \x01(\x08\"\xd6\x02\n\x10MethodCapability\x12!\n\x06method\x18\x01 \x01(\x0e\x32\x11.quantd.v1.Method\x12)\n\x08quantize\x18\x02 \x01(\x0b\x32\x17.quantd.v1.Availability\x12+\n\x04load\x18\x03 \x03(\x0b\x32\x1d.quantd.v1.EngineAvailability\x12&\n\x07\x64\x65vices\x18\x04 \x03(\x0e\x32\x15.quantd.v1.DeviceKind\x12\x19\n\x11needs_calibration\x18\x05 \x01(\x08\x12\x0c\n\x04\x62its\x18\x06 \x03(\r\x12\x13\n\x0bgroup_sizes\x18\x07 \x03(\x05\x12\x16\n\x0eoutput_formats\x18\x08 \x03(\t\x12\x34\n\x0fgguf_file_types\x18\t \x03(\x0b\x32\x1b.quantd.v1.GgufFileTypeInfo\x12\x13\n\x0bmodel_types\x18\n \x03(\t\"\xdc\x01\n\x06Limits\x12\x19\n\x11max_request_bytes\x18\x01 \x01(\x04\x12\x18\n\x10max_running_jobs\x18\x02 \x01(\r\x12\x17\n\x0fmax_queued_jobs\x18\x03 \x01(\r\x12\x19\n\x11max_finished_jobs\x18\x04 \x01(\r\x12\x1a\n\x12max_events_per_job\x18\x05 \x01(\r\x12\x35\n\x12heartbeat_interval\x18\x06 \x01(\x0b\x32\x19.google.protobuf.Duration\x12\x16\n\x0emax_violations\x18\x07 \x01(\r*\x89\x01\n\nTorchState\x12\x1b\n\x17TORCH_STATE_UNSPECIFIED\x10\x00\x12\x16\n\x12TORCH_STATE_ABSENT\x10\x01\x12\x17\n\x13TORCH_STATE_PENDING\x10\x02\x12\x15\n\x11TORCH_STATE_KNOWN\x10\x03\x12\x16\n\x12TORCH_STATE_FAILED\x10\x04\x62\x06proto3')
 
 _globals = globals()
 _builder.BuildMessageAndEnumDescriptors(DESCRIPTOR, _globals)
 _builder.BuildTopDescriptorsAndMessages(DESCRIPTOR, 'quantd.v1.capabilities_pb2', _globals)
 if not _descriptor._USE_C_DESCRIPTORS:
   DESCRIPTOR._loaded_options = None
+  _globals['_TORCHSTATE']._serialized_start=2082
+  _globals['_TORCHSTATE']._serialized_end=2219
   _globals['_DEPRECATION']._serialized_start=154
   _globals['_DEPRECATION']._serialized_end=196
   _globals['_SERVERINFO']._serialized_start=199
@@ -42,19 +44,21 @@ if not _descriptor._USE_C_DESCRIPTORS:
   _globals['_HOSTINFO']._serialized_start=368
   _globals['_HOSTINFO']._serialized_end=569
   _globals['_DEVICE']._serialized_start=572
-  _globals['_DEVICE']._serialized_end=753
-  _globals['_PACKAGE']._serialized_start=755
-  _globals['_PACKAGE']._serialized_end=795
-  _globals['_UNMETREQUIREMENT']._serialized_start=797
-  _globals['_UNMETREQUIREMENT']._serialized_end=864
-  _globals['_AVAILABILITY']._serialized_start=866
-  _globals['_AVAILABILITY']._serialized_end=943
-  _globals['_ENGINEAVAILABILITY']._serialized_start=945
-  _globals['_ENGINEAVAILABILITY']._serialized_end=1047
-  _globals['_GGUFFILETYPEINFO']._serialized_start=1050
-  _globals['_GGUFFILETYPEINFO']._serialized_end=1200
-  _globals['_METHODCAPABILITY']._serialized_start=1203
-  _globals['_METHODCAPABILITY']._serialized_end=1545
-  _globals['_LIMITS']._serialized_start=1548
-  _globals['_LIMITS']._serialized_end=1768
+  _globals['_DEVICE']._serialized_end=819
+  _globals['_TORCHINFO']._serialized_start=822
+  _globals['_TORCHINFO']._serialized_end=1064
+  _globals['_PACKAGE']._serialized_start=1066
+  _globals['_PACKAGE']._serialized_end=1106
+  _globals['_UNMETREQUIREMENT']._serialized_start=1108
+  _globals['_UNMETREQUIREMENT']._serialized_end=1175
+  _globals['_AVAILABILITY']._serialized_start=1177
+  _globals['_AVAILABILITY']._serialized_end=1254
+  _globals['_ENGINEAVAILABILITY']._serialized_start=1256
+  _globals['_ENGINEAVAILABILITY']._serialized_end=1358
+  _globals['_GGUFFILETYPEINFO']._serialized_start=1361
+  _globals['_GGUFFILETYPEINFO']._serialized_end=1511
+  _globals['_METHODCAPABILITY']._serialized_start=1514
+  _globals['_METHODCAPABILITY']._serialized_end=1856
+  _globals['_LIMITS']._serialized_start=1859
+  _globals['_LIMITS']._serialized_end=2079
 # @@protoc_insertion_point(module_scope)

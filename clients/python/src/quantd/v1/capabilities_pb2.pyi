@@ -5,12 +5,26 @@ from google.protobuf import timestamp_pb2 as _timestamp_pb2
 from quantd.v1 import gguf_pb2 as _gguf_pb2
 from quantd.v1 import method_pb2 as _method_pb2
 from google.protobuf.internal import containers as _containers
+from google.protobuf.internal import enum_type_wrapper as _enum_type_wrapper
 from google.protobuf import descriptor as _descriptor
 from google.protobuf import message as _message
 from collections.abc import Iterable as _Iterable, Mapping as _Mapping
 from typing import ClassVar as _ClassVar, Optional as _Optional, Union as _Union
 
 DESCRIPTOR: _descriptor.FileDescriptor
+
+class TorchState(int, metaclass=_enum_type_wrapper.EnumTypeWrapper):
+    __slots__ = ()
+    TORCH_STATE_UNSPECIFIED: _ClassVar[TorchState]
+    TORCH_STATE_ABSENT: _ClassVar[TorchState]
+    TORCH_STATE_PENDING: _ClassVar[TorchState]
+    TORCH_STATE_KNOWN: _ClassVar[TorchState]
+    TORCH_STATE_FAILED: _ClassVar[TorchState]
+TORCH_STATE_UNSPECIFIED: TorchState
+TORCH_STATE_ABSENT: TorchState
+TORCH_STATE_PENDING: TorchState
+TORCH_STATE_KNOWN: TorchState
+TORCH_STATE_FAILED: TorchState
 
 class Deprecation(_message.Message):
     __slots__ = ("id", "message")
@@ -55,7 +69,7 @@ class HostInfo(_message.Message):
     def __init__(self, operating_system: _Optional[str] = ..., machine: _Optional[str] = ..., cpu_model: _Optional[str] = ..., cpu_count: _Optional[int] = ..., cpu_features: _Optional[_Iterable[str]] = ..., memory_total_bytes: _Optional[int] = ..., memory_available_bytes: _Optional[int] = ..., memory_limit_bytes: _Optional[int] = ...) -> None: ...
 
 class Device(_message.Message):
-    __slots__ = ("kind", "index", "name", "compute_capability", "memory_total_bytes", "memory_free_bytes", "driver_version")
+    __slots__ = ("kind", "index", "name", "compute_capability", "memory_total_bytes", "memory_free_bytes", "driver_version", "architecture", "unmet")
     KIND_FIELD_NUMBER: _ClassVar[int]
     INDEX_FIELD_NUMBER: _ClassVar[int]
     NAME_FIELD_NUMBER: _ClassVar[int]
@@ -63,6 +77,8 @@ class Device(_message.Message):
     MEMORY_TOTAL_BYTES_FIELD_NUMBER: _ClassVar[int]
     MEMORY_FREE_BYTES_FIELD_NUMBER: _ClassVar[int]
     DRIVER_VERSION_FIELD_NUMBER: _ClassVar[int]
+    ARCHITECTURE_FIELD_NUMBER: _ClassVar[int]
+    UNMET_FIELD_NUMBER: _ClassVar[int]
     kind: _method_pb2.DeviceKind
     index: int
     name: str
@@ -70,7 +86,29 @@ class Device(_message.Message):
     memory_total_bytes: int
     memory_free_bytes: int
     driver_version: str
-    def __init__(self, kind: _Optional[_Union[_method_pb2.DeviceKind, str]] = ..., index: _Optional[int] = ..., name: _Optional[str] = ..., compute_capability: _Optional[str] = ..., memory_total_bytes: _Optional[int] = ..., memory_free_bytes: _Optional[int] = ..., driver_version: _Optional[str] = ...) -> None: ...
+    architecture: str
+    unmet: _containers.RepeatedCompositeFieldContainer[UnmetRequirement]
+    def __init__(self, kind: _Optional[_Union[_method_pb2.DeviceKind, str]] = ..., index: _Optional[int] = ..., name: _Optional[str] = ..., compute_capability: _Optional[str] = ..., memory_total_bytes: _Optional[int] = ..., memory_free_bytes: _Optional[int] = ..., driver_version: _Optional[str] = ..., architecture: _Optional[str] = ..., unmet: _Optional[_Iterable[_Union[UnmetRequirement, _Mapping]]] = ...) -> None: ...
+
+class TorchInfo(_message.Message):
+    __slots__ = ("state", "version", "cuda_version", "hip_version", "architectures", "devices", "bitsandbytes_devices", "failure")
+    STATE_FIELD_NUMBER: _ClassVar[int]
+    VERSION_FIELD_NUMBER: _ClassVar[int]
+    CUDA_VERSION_FIELD_NUMBER: _ClassVar[int]
+    HIP_VERSION_FIELD_NUMBER: _ClassVar[int]
+    ARCHITECTURES_FIELD_NUMBER: _ClassVar[int]
+    DEVICES_FIELD_NUMBER: _ClassVar[int]
+    BITSANDBYTES_DEVICES_FIELD_NUMBER: _ClassVar[int]
+    FAILURE_FIELD_NUMBER: _ClassVar[int]
+    state: TorchState
+    version: str
+    cuda_version: str
+    hip_version: str
+    architectures: _containers.RepeatedScalarFieldContainer[str]
+    devices: _containers.RepeatedScalarFieldContainer[_method_pb2.DeviceKind]
+    bitsandbytes_devices: _containers.RepeatedScalarFieldContainer[_method_pb2.DeviceKind]
+    failure: str
+    def __init__(self, state: _Optional[_Union[TorchState, str]] = ..., version: _Optional[str] = ..., cuda_version: _Optional[str] = ..., hip_version: _Optional[str] = ..., architectures: _Optional[_Iterable[str]] = ..., devices: _Optional[_Iterable[_Union[_method_pb2.DeviceKind, str]]] = ..., bitsandbytes_devices: _Optional[_Iterable[_Union[_method_pb2.DeviceKind, str]]] = ..., failure: _Optional[str] = ...) -> None: ...
 
 class Package(_message.Message):
     __slots__ = ("name", "version")

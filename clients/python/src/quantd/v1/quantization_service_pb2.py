@@ -31,7 +31,7 @@ from quantd.v1 import method_pb2 as quantd_dot_v1_dot_method__pb2
 from quantd.v1 import plan_pb2 as quantd_dot_v1_dot_plan__pb2
 
 
-DESCRIPTOR = _descriptor_pool.Default().AddSerializedFile(b'\n$quantd/v1/quantization_service.proto\x12\tquantd.v1\x1a\x1b\x62uf/validate/validate.proto\x1a\x1cquantd/v1/capabilities.proto\x1a\x1aquantd/v1/checkpoint.proto\x1a\x17quantd/v1/finding.proto\x1a\x13quantd/v1/job.proto\x1a\x16quantd/v1/method.proto\x1a\x14quantd/v1/plan.proto\"\x18\n\x16GetCapabilitiesRequest\"\xfe\x01\n\x17GetCapabilitiesResponse\x12%\n\x06server\x18\x01 \x01(\x0b\x32\x15.quantd.v1.ServerInfo\x12!\n\x04host\x18\x02 \x01(\x0b\x32\x13.quantd.v1.HostInfo\x12\"\n\x07\x64\x65vices\x18\x03 \x03(\x0b\x32\x11.quantd.v1.Device\x12$\n\x08packages\x18\x04 \x03(\x0b\x32\x12.quantd.v1.Package\x12,\n\x07methods\x18\x05 \x03(\x0b\x32\x1b.quantd.v1.MethodCapability\x12!\n\x06limits\x18\x06 \x01(\x0b\x32\x11.quantd.v1.Limits\"\xb3\x01\n\x18InspectCheckpointRequest\x12\x1e\n\nsource_uri\x18\x01 \x01(\tB\n\xbaH\x07r\x05\x10\x01\x18\x80 \x12\x1b\n\tpage_size\x18\x02 \x01(\rB\x08\xbaH\x05*\x03\x18\x90N\x12\x1c\n\npage_token\x18\x03 \x01(\tB\x08\xbaH\x05r\x03\x18\x80\x02\x12)\n\x0e\x63ontext_length\x18\x04 \x01(\x04\x42\x0c\xbaH\t2\x07\x18\x80\xc2\xd7/(\x01H\x00\x88\x01\x01\x42\x11\n\x0f_context_length\"\xd7\x01\n\x19InspectCheckpointResponse\x12)\n\ncheckpoint\x18\x01 \x01(\x0b\x32\x15.quantd.v1.Checkpoint\x12$\n\x08\x66indings\x18\x02 \x03(\x0b\x32\x12.quantd.v1.Finding\x12(\n\x05loads\x18\x03 \x03(\x0b\x32\x19.quantd.v1.LoadAssessment\x12&\n\x07tensors\x18\x04 \x03(\x0b\x32\x15.quantd.v1.TensorInfo\x12\x17\n\x0fnext_page_token\x18\x05 \x01(\t\"6\n\x12ParseConfigRequest\x12 \n\x0b\x63onfig_json\x18\x01 \x01(\tB\x0b\xbaH\x08r\x06\x10\x01(\x80\x80@\"\x82\x02\n\x13ParseConfigResponse\x12\'\n\x06status\x18\x01 \x01(\x0e\x32\x17.quantd.v1.ConfigStatus\x12\x14\n\x0cquant_method\x18\x02 \x01(\t\x12\'\n\x06method\x18\x03 \x01(\x0b\x32\x17.quantd.v1.MethodConfig\x12\x16\n\x0e\x63\x61nonical_json\x18\x04 \x01(\t\x12\x16\n\x0eunknown_fields\x18\x05 \x03(\t\x12-\n\x11required_packages\x18\x06 \x03(\x0b\x32\x12.quantd.v1.Package\x12$\n\x08\x66indings\x18\x07 \x03(\x0b\x32\x12.quantd.v1.Finding\"\x87\x01\n\x17PlanQuantizationRequest\x12\x31\n\x04spec\x18\x01 \x01(\x0b\x32\x1b.quantd.v1.QuantizationSpecB\x06\xbaH\x03\xc8\x01\x01\x12\x1b\n\tpage_size\x18\x02 \x01(\rB\x08\xbaH\x05*\x03\x18\x90N\x12\x1c\n\npage_token\x18\x03 \x01(\tB\x08\xbaH\x05r\x03\x18\x80\x02\"\xb4\x01\n\x18PlanQuantizationResponse\x12\x12\n\nexecutable\x18\x01 \x01(\x08\x12$\n\x08\x66indings\x18\x02 \x03(\x0b\x32\x12.quantd.v1.Finding\x12\x1d\n\x04plan\x18\x03 \x01(\x0b\x32\x0f.quantd.v1.Plan\x12&\n\x07tensors\x18\x04 \x03(\x0b\x32\x15.quantd.v1.TensorPlan\x12\x17\n\x0fnext_page_token\x18\x05 \x01(\t\"\xfd\x02\n\x0fQuantizeRequest\x12\x31\n\x04spec\x18\x01 \x01(\x0b\x32\x1b.quantd.v1.QuantizationSpecB\x06\xbaH\x03\xc8\x01\x01\x12\x1f\n\nrequest_id\x18\x02 \x01(\tB\x0b\xbaH\x08r\x03\xb0\x01\x01\xd8\x01\x01\x12t\n\x06labels\x18\x03 \x03(\x0b\x32&.quantd.v1.QuantizeRequest.LabelsEntryB<\xbaH9\x9a\x01\x36\x10@\"+r)2\'^[a-z0-9]([a-z0-9._/-]{0,61}[a-z0-9])?$*\x05r\x03\x18\x80\x02\x1a-\n\x0bLabelsEntry\x12\x0b\n\x03key\x18\x01 \x01(\t\x12\r\n\x05value\x18\x02 \x01(\t:\x02\x38\x01:q\xbaHn\x1al\n\x1cquantize.output_uri_required\x12\x1dspec.output_uri has to be set\x1a-!has(this.spec) || this.spec.output_uri != \'\'\"6\n\x10QuantizeResponse\x12\"\n\x05\x65vent\x18\x01 \x01(\x0b\x32\x13.quantd.v1.JobEvent*\x9c\x01\n\x0c\x43onfigStatus\x12\x1d\n\x19\x43ONFIG_STATUS_UNSPECIFIED\x10\x00\x12\x1f\n\x1b\x43ONFIG_STATUS_NOT_QUANTIZED\x10\x01\x12\x18\n\x14\x43ONFIG_STATUS_SERVED\x10\x02\x12\x17\n\x13\x43ONFIG_STATUS_KNOWN\x10\x03\x12\x19\n\x15\x43ONFIG_STATUS_UNKNOWN\x10\x04\x32\xc1\x03\n\x13QuantizationService\x12X\n\x0fGetCapabilities\x12!.quantd.v1.GetCapabilitiesRequest\x1a\".quantd.v1.GetCapabilitiesResponse\x12^\n\x11InspectCheckpoint\x12#.quantd.v1.InspectCheckpointRequest\x1a$.quantd.v1.InspectCheckpointResponse\x12L\n\x0bParseConfig\x12\x1d.quantd.v1.ParseConfigRequest\x1a\x1e.quantd.v1.ParseConfigResponse\x12[\n\x10PlanQuantization\x12\".quantd.v1.PlanQuantizationRequest\x1a#.quantd.v1.PlanQuantizationResponse\x12\x45\n\x08Quantize\x12\x1a.quantd.v1.QuantizeRequest\x1a\x1b.quantd.v1.QuantizeResponse0\x01\x62\x06proto3')
+DESCRIPTOR = _descriptor_pool.Default().AddSerializedFile(b'\n$quantd/v1/quantization_service.proto\x12\tquantd.v1\x1a\x1b\x62uf/validate/validate.proto\x1a\x1cquantd/v1/capabilities.proto\x1a\x1aquantd/v1/checkpoint.proto\x1a\x17quantd/v1/finding.proto\x1a\x13quantd/v1/job.proto\x1a\x16quantd/v1/method.proto\x1a\x14quantd/v1/plan.proto\")\n\x16GetCapabilitiesRequest\x12\x0f\n\x07refresh\x18\x01 \x01(\x08\"\xa3\x02\n\x17GetCapabilitiesResponse\x12%\n\x06server\x18\x01 \x01(\x0b\x32\x15.quantd.v1.ServerInfo\x12!\n\x04host\x18\x02 \x01(\x0b\x32\x13.quantd.v1.HostInfo\x12\"\n\x07\x64\x65vices\x18\x03 \x03(\x0b\x32\x11.quantd.v1.Device\x12$\n\x08packages\x18\x04 \x03(\x0b\x32\x12.quantd.v1.Package\x12,\n\x07methods\x18\x05 \x03(\x0b\x32\x1b.quantd.v1.MethodCapability\x12!\n\x06limits\x18\x06 \x01(\x0b\x32\x11.quantd.v1.Limits\x12#\n\x05torch\x18\x07 \x01(\x0b\x32\x14.quantd.v1.TorchInfo\"\xb3\x01\n\x18InspectCheckpointRequest\x12\x1e\n\nsource_uri\x18\x01 \x01(\tB\n\xbaH\x07r\x05\x10\x01\x18\x80 \x12\x1b\n\tpage_size\x18\x02 \x01(\rB\x08\xbaH\x05*\x03\x18\x90N\x12\x1c\n\npage_token\x18\x03 \x01(\tB\x08\xbaH\x05r\x03\x18\x80\x02\x12)\n\x0e\x63ontext_length\x18\x04 \x01(\x04\x42\x0c\xbaH\t2\x07\x18\x80\xc2\xd7/(\x01H\x00\x88\x01\x01\x42\x11\n\x0f_context_length\"\xd7\x01\n\x19InspectCheckpointResponse\x12)\n\ncheckpoint\x18\x01 \x01(\x0b\x32\x15.quantd.v1.Checkpoint\x12$\n\x08\x66indings\x18\x02 \x03(\x0b\x32\x12.quantd.v1.Finding\x12(\n\x05loads\x18\x03 \x03(\x0b\x32\x19.quantd.v1.LoadAssessment\x12&\n\x07tensors\x18\x04 \x03(\x0b\x32\x15.quantd.v1.TensorInfo\x12\x17\n\x0fnext_page_token\x18\x05 \x01(\t\"6\n\x12ParseConfigRequest\x12 \n\x0b\x63onfig_json\x18\x01 \x01(\tB\x0b\xbaH\x08r\x06\x10\x01(\x80\x80@\"\x82\x02\n\x13ParseConfigResponse\x12\'\n\x06status\x18\x01 \x01(\x0e\x32\x17.quantd.v1.ConfigStatus\x12\x14\n\x0cquant_method\x18\x02 \x01(\t\x12\'\n\x06method\x18\x03 \x01(\x0b\x32\x17.quantd.v1.MethodConfig\x12\x16\n\x0e\x63\x61nonical_json\x18\x04 \x01(\t\x12\x16\n\x0eunknown_fields\x18\x05 \x03(\t\x12-\n\x11required_packages\x18\x06 \x03(\x0b\x32\x12.quantd.v1.Package\x12$\n\x08\x66indings\x18\x07 \x03(\x0b\x32\x12.quantd.v1.Finding\"\x87\x01\n\x17PlanQuantizationRequest\x12\x31\n\x04spec\x18\x01 \x01(\x0b\x32\x1b.quantd.v1.QuantizationSpecB\x06\xbaH\x03\xc8\x01\x01\x12\x1b\n\tpage_size\x18\x02 \x01(\rB\x08\xbaH\x05*\x03\x18\x90N\x12\x1c\n\npage_token\x18\x03 \x01(\tB\x08\xbaH\x05r\x03\x18\x80\x02\"\xb4\x01\n\x18PlanQuantizationResponse\x12\x12\n\nexecutable\x18\x01 \x01(\x08\x12$\n\x08\x66indings\x18\x02 \x03(\x0b\x32\x12.quantd.v1.Finding\x12\x1d\n\x04plan\x18\x03 \x01(\x0b\x32\x0f.quantd.v1.Plan\x12&\n\x07tensors\x18\x04 \x03(\x0b\x32\x15.quantd.v1.TensorPlan\x12\x17\n\x0fnext_page_token\x18\x05 \x01(\t\"\xfd\x02\n\x0fQuantizeRequest\x12\x31\n\x04spec\x18\x01 \x01(\x0b\x32\x1b.quantd.v1.QuantizationSpecB\x06\xbaH\x03\xc8\x01\x01\x12\x1f\n\nrequest_id\x18\x02 \x01(\tB\x0b\xbaH\x08r\x03\xb0\x01\x01\xd8\x01\x01\x12t\n\x06labels\x18\x03 \x03(\x0b\x32&.quantd.v1.QuantizeRequest.LabelsEntryB<\xbaH9\x9a\x01\x36\x10@\"+r)2\'^[a-z0-9]([a-z0-9._/-]{0,61}[a-z0-9])?$*\x05r\x03\x18\x80\x02\x1a-\n\x0bLabelsEntry\x12\x0b\n\x03key\x18\x01 \x01(\t\x12\r\n\x05value\x18\x02 \x01(\t:\x02\x38\x01:q\xbaHn\x1al\n\x1cquantize.output_uri_required\x12\x1dspec.output_uri has to be set\x1a-!has(this.spec) || this.spec.output_uri != \'\'\"6\n\x10QuantizeResponse\x12\"\n\x05\x65vent\x18\x01 \x01(\x0b\x32\x13.quantd.v1.JobEvent*\x9c\x01\n\x0c\x43onfigStatus\x12\x1d\n\x19\x43ONFIG_STATUS_UNSPECIFIED\x10\x00\x12\x1f\n\x1b\x43ONFIG_STATUS_NOT_QUANTIZED\x10\x01\x12\x18\n\x14\x43ONFIG_STATUS_SERVED\x10\x02\x12\x17\n\x13\x43ONFIG_STATUS_KNOWN\x10\x03\x12\x19\n\x15\x43ONFIG_STATUS_UNKNOWN\x10\x04\x32\xc1\x03\n\x13QuantizationService\x12X\n\x0fGetCapabilities\x12!.quantd.v1.GetCapabilitiesRequest\x1a\".quantd.v1.GetCapabilitiesResponse\x12^\n\x11InspectCheckpoint\x12#.quantd.v1.InspectCheckpointRequest\x1a$.quantd.v1.InspectCheckpointResponse\x12L\n\x0bParseConfig\x12\x1d.quantd.v1.ParseConfigRequest\x1a\x1e.quantd.v1.ParseConfigResponse\x12[\n\x10PlanQuantization\x12\".quantd.v1.PlanQuantizationRequest\x1a#.quantd.v1.PlanQuantizationResponse\x12\x45\n\x08Quantize\x12\x1a.quantd.v1.QuantizeRequest\x1a\x1b.quantd.v1.QuantizeResponse0\x01\x62\x06proto3')
 
 _globals = globals()
 _builder.BuildMessageAndEnumDescriptors(DESCRIPTOR, _globals)
@@ -64,30 +64,30 @@ if not _descriptor._USE_C_DESCRIPTORS:
   _globals['_QUANTIZEREQUEST'].fields_by_name['labels']._serialized_options = b'\272H9\232\0016\020@\"+r)2\'^[a-z0-9]([a-z0-9._/-]{0,61}[a-z0-9])?$*\005r\003\030\200\002'
   _globals['_QUANTIZEREQUEST']._loaded_options = None
   _globals['_QUANTIZEREQUEST']._serialized_options = b'\272Hn\032l\n\034quantize.output_uri_required\022\035spec.output_uri has to be set\032-!has(this.spec) || this.spec.output_uri != \'\''
-  _globals['_CONFIGSTATUS']._serialized_start=1992
-  _globals['_CONFIGSTATUS']._serialized_end=2148
+  _globals['_CONFIGSTATUS']._serialized_start=2046
+  _globals['_CONFIGSTATUS']._serialized_end=2202
   _globals['_GETCAPABILITIESREQUEST']._serialized_start=230
-  _globals['_GETCAPABILITIESREQUEST']._serialized_end=254
-  _globals['_GETCAPABILITIESRESPONSE']._serialized_start=257
-  _globals['_GETCAPABILITIESRESPONSE']._serialized_end=511
-  _globals['_INSPECTCHECKPOINTREQUEST']._serialized_start=514
-  _globals['_INSPECTCHECKPOINTREQUEST']._serialized_end=693
-  _globals['_INSPECTCHECKPOINTRESPONSE']._serialized_start=696
-  _globals['_INSPECTCHECKPOINTRESPONSE']._serialized_end=911
-  _globals['_PARSECONFIGREQUEST']._serialized_start=913
-  _globals['_PARSECONFIGREQUEST']._serialized_end=967
-  _globals['_PARSECONFIGRESPONSE']._serialized_start=970
-  _globals['_PARSECONFIGRESPONSE']._serialized_end=1228
-  _globals['_PLANQUANTIZATIONREQUEST']._serialized_start=1231
-  _globals['_PLANQUANTIZATIONREQUEST']._serialized_end=1366
-  _globals['_PLANQUANTIZATIONRESPONSE']._serialized_start=1369
-  _globals['_PLANQUANTIZATIONRESPONSE']._serialized_end=1549
-  _globals['_QUANTIZEREQUEST']._serialized_start=1552
-  _globals['_QUANTIZEREQUEST']._serialized_end=1933
-  _globals['_QUANTIZEREQUEST_LABELSENTRY']._serialized_start=1773
-  _globals['_QUANTIZEREQUEST_LABELSENTRY']._serialized_end=1818
-  _globals['_QUANTIZERESPONSE']._serialized_start=1935
-  _globals['_QUANTIZERESPONSE']._serialized_end=1989
-  _globals['_QUANTIZATIONSERVICE']._serialized_start=2151
-  _globals['_QUANTIZATIONSERVICE']._serialized_end=2600
+  _globals['_GETCAPABILITIESREQUEST']._serialized_end=271
+  _globals['_GETCAPABILITIESRESPONSE']._serialized_start=274
+  _globals['_GETCAPABILITIESRESPONSE']._serialized_end=565
+  _globals['_INSPECTCHECKPOINTREQUEST']._serialized_start=568
+  _globals['_INSPECTCHECKPOINTREQUEST']._serialized_end=747
+  _globals['_INSPECTCHECKPOINTRESPONSE']._serialized_start=750
+  _globals['_INSPECTCHECKPOINTRESPONSE']._serialized_end=965
+  _globals['_PARSECONFIGREQUEST']._serialized_start=967
+  _globals['_PARSECONFIGREQUEST']._serialized_end=1021
+  _globals['_PARSECONFIGRESPONSE']._serialized_start=1024
+  _globals['_PARSECONFIGRESPONSE']._serialized_end=1282
+  _globals['_PLANQUANTIZATIONREQUEST']._serialized_start=1285
+  _globals['_PLANQUANTIZATIONREQUEST']._serialized_end=1420
+  _globals['_PLANQUANTIZATIONRESPONSE']._serialized_start=1423
+  _globals['_PLANQUANTIZATIONRESPONSE']._serialized_end=1603
+  _globals['_QUANTIZEREQUEST']._serialized_start=1606
+  _globals['_QUANTIZEREQUEST']._serialized_end=1987
+  _globals['_QUANTIZEREQUEST_LABELSENTRY']._serialized_start=1827
+  _globals['_QUANTIZEREQUEST_LABELSENTRY']._serialized_end=1872
+  _globals['_QUANTIZERESPONSE']._serialized_start=1989
+  _globals['_QUANTIZERESPONSE']._serialized_end=2043
+  _globals['_QUANTIZATIONSERVICE']._serialized_start=2205
+  _globals['_QUANTIZATIONSERVICE']._serialized_end=2654
 # @@protoc_insertion_point(module_scope)

@@ -28,24 +28,28 @@ CONFIG_STATUS_KNOWN: ConfigStatus
 CONFIG_STATUS_UNKNOWN: ConfigStatus
 
 class GetCapabilitiesRequest(_message.Message):
-    __slots__ = ()
-    def __init__(self) -> None: ...
+    __slots__ = ("refresh",)
+    REFRESH_FIELD_NUMBER: _ClassVar[int]
+    refresh: bool
+    def __init__(self, refresh: bool = ...) -> None: ...
 
 class GetCapabilitiesResponse(_message.Message):
-    __slots__ = ("server", "host", "devices", "packages", "methods", "limits")
+    __slots__ = ("server", "host", "devices", "packages", "methods", "limits", "torch")
     SERVER_FIELD_NUMBER: _ClassVar[int]
     HOST_FIELD_NUMBER: _ClassVar[int]
     DEVICES_FIELD_NUMBER: _ClassVar[int]
     PACKAGES_FIELD_NUMBER: _ClassVar[int]
     METHODS_FIELD_NUMBER: _ClassVar[int]
     LIMITS_FIELD_NUMBER: _ClassVar[int]
+    TORCH_FIELD_NUMBER: _ClassVar[int]
     server: _capabilities_pb2.ServerInfo
     host: _capabilities_pb2.HostInfo
     devices: _containers.RepeatedCompositeFieldContainer[_capabilities_pb2.Device]
     packages: _containers.RepeatedCompositeFieldContainer[_capabilities_pb2.Package]
     methods: _containers.RepeatedCompositeFieldContainer[_capabilities_pb2.MethodCapability]
     limits: _capabilities_pb2.Limits
-    def __init__(self, server: _Optional[_Union[_capabilities_pb2.ServerInfo, _Mapping]] = ..., host: _Optional[_Union[_capabilities_pb2.HostInfo, _Mapping]] = ..., devices: _Optional[_Iterable[_Union[_capabilities_pb2.Device, _Mapping]]] = ..., packages: _Optional[_Iterable[_Union[_capabilities_pb2.Package, _Mapping]]] = ..., methods: _Optional[_Iterable[_Union[_capabilities_pb2.MethodCapability, _Mapping]]] = ..., limits: _Optional[_Union[_capabilities_pb2.Limits, _Mapping]] = ...) -> None: ...
+    torch: _capabilities_pb2.TorchInfo
+    def __init__(self, server: _Optional[_Union[_capabilities_pb2.ServerInfo, _Mapping]] = ..., host: _Optional[_Union[_capabilities_pb2.HostInfo, _Mapping]] = ..., devices: _Optional[_Iterable[_Union[_capabilities_pb2.Device, _Mapping]]] = ..., packages: _Optional[_Iterable[_Union[_capabilities_pb2.Package, _Mapping]]] = ..., methods: _Optional[_Iterable[_Union[_capabilities_pb2.MethodCapability, _Mapping]]] = ..., limits: _Optional[_Union[_capabilities_pb2.Limits, _Mapping]] = ..., torch: _Optional[_Union[_capabilities_pb2.TorchInfo, _Mapping]] = ...) -> None: ...
 
 class InspectCheckpointRequest(_message.Message):
     __slots__ = ("source_uri", "page_size", "page_token", "context_length")

@@ -91,7 +91,7 @@ class QuantizationServiceServicer(object):
     """
 
     def GetCapabilities(self, request, context):
-        """Says what this server and its host can do. Cheap enough to poll.
+        """Says what this server and its host can do. Cheap enough to poll: it is answered from memory.
         """
         context.set_code(grpc.StatusCode.UNIMPLEMENTED)
         context.set_details('Method not implemented!')
@@ -128,7 +128,8 @@ class QuantizationServiceServicer(object):
 
         Answers OK with all findings at once, errors among them. Only a request that cannot be
         understood at all, or a source that is not there or not allowed, is an error of the call; see
-        `InspectCheckpoint` for those.
+        `InspectCheckpoint` for those. A spec that names a device other than the CPU waits until torch
+        was asked about it (`TorchInfo`), seconds after the server started.
         """
         context.set_code(grpc.StatusCode.UNIMPLEMENTED)
         context.set_details('Method not implemented!')

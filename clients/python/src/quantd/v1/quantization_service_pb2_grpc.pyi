@@ -47,7 +47,7 @@ class QuantizationServiceStub:
     @_typing.overload
     def __new__(cls, channel: _aio.Channel) -> QuantizationServiceAsyncStub: ...
     GetCapabilities: _grpc.UnaryUnaryMultiCallable[_quantization_service_pb2.GetCapabilitiesRequest, _quantization_service_pb2.GetCapabilitiesResponse]
-    """Says what this server and its host can do. Cheap enough to poll."""
+    """Says what this server and its host can do. Cheap enough to poll: it is answered from memory."""
     InspectCheckpoint: _grpc.UnaryUnaryMultiCallable[_quantization_service_pb2.InspectCheckpointRequest, _quantization_service_pb2.InspectCheckpointResponse]
     """Describes a checkpoint from its headers alone; weights are never read.
 
@@ -71,7 +71,8 @@ class QuantizationServiceStub:
 
     Answers OK with all findings at once, errors among them. Only a request that cannot be
     understood at all, or a source that is not there or not allowed, is an error of the call; see
-    `InspectCheckpoint` for those.
+    `InspectCheckpoint` for those. A spec that names a device other than the CPU waits until torch
+    was asked about it (`TorchInfo`), seconds after the server started.
     """
     Quantize: _grpc.UnaryStreamMultiCallable[_quantization_service_pb2.QuantizeRequest, _quantization_service_pb2.QuantizeResponse]
     """Creates a job and streams its events until its last one.
@@ -111,7 +112,7 @@ class QuantizationServiceAsyncStub(QuantizationServiceStub):
 
     def __init__(self, channel: _aio.Channel) -> None: ...
     GetCapabilities: _aio.UnaryUnaryMultiCallable[_quantization_service_pb2.GetCapabilitiesRequest, _quantization_service_pb2.GetCapabilitiesResponse]  # type: ignore[assignment]
-    """Says what this server and its host can do. Cheap enough to poll."""
+    """Says what this server and its host can do. Cheap enough to poll: it is answered from memory."""
     InspectCheckpoint: _aio.UnaryUnaryMultiCallable[_quantization_service_pb2.InspectCheckpointRequest, _quantization_service_pb2.InspectCheckpointResponse]  # type: ignore[assignment]
     """Describes a checkpoint from its headers alone; weights are never read.
 
@@ -135,7 +136,8 @@ class QuantizationServiceAsyncStub(QuantizationServiceStub):
 
     Answers OK with all findings at once, errors among them. Only a request that cannot be
     understood at all, or a source that is not there or not allowed, is an error of the call; see
-    `InspectCheckpoint` for those.
+    `InspectCheckpoint` for those. A spec that names a device other than the CPU waits until torch
+    was asked about it (`TorchInfo`), seconds after the server started.
     """
     Quantize: _aio.UnaryStreamMultiCallable[_quantization_service_pb2.QuantizeRequest, _quantization_service_pb2.QuantizeResponse]  # type: ignore[assignment]
     """Creates a job and streams its events until its last one.
@@ -178,7 +180,7 @@ class QuantizationServiceServicer(metaclass=_abc_1.ABCMeta):
         request: _quantization_service_pb2.GetCapabilitiesRequest,
         context: _ServicerContext,
     ) -> _typing.Union[_quantization_service_pb2.GetCapabilitiesResponse, _abc.Awaitable[_quantization_service_pb2.GetCapabilitiesResponse]]:
-        """Says what this server and its host can do. Cheap enough to poll."""
+        """Says what this server and its host can do. Cheap enough to poll: it is answered from memory."""
 
     @_abc_1.abstractmethod
     def InspectCheckpoint(
@@ -220,7 +222,8 @@ class QuantizationServiceServicer(metaclass=_abc_1.ABCMeta):
 
         Answers OK with all findings at once, errors among them. Only a request that cannot be
         understood at all, or a source that is not there or not allowed, is an error of the call; see
-        `InspectCheckpoint` for those.
+        `InspectCheckpoint` for those. A spec that names a device other than the CPU waits until torch
+        was asked about it (`TorchInfo`), seconds after the server started.
         """
 
     @_abc_1.abstractmethod

@@ -90,7 +90,7 @@ class Gptq:
         field = f"spec.method.{self.name}"
         tensors = source_tensors(source, output_head=bool(config.lm_head))
         rules = ModuleRules(config)
-        choices = {weight.module: rules.settings(weight.module) for weight in tensors.linears}
+        choices = {weight.module: rules[weight.module] for weight in tensors.linears}
         chosen = [
             (weight, settings)
             for weight in tensors.linears

@@ -336,7 +336,7 @@ def test_aqlm_is_the_state_of_the_model_of_transformers(tmp_path, family, bits, 
     torch = pytest.importorskip("torch")
     pytest.importorskip("aqlm")
     from transformers import AqlmConfig, AutoConfig, AutoModelForCausalLM
-    from transformers.integrations.aqlm import replace_with_aqlm_linear
+    from transformers.quantizers.quantizer_aqlm import replace_with_aqlm_linear
 
     folder = source(tmp_path / "s", family, tied=False)
     config: dict[str, Any] = {"nbits_per_codebook": bits}

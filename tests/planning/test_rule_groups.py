@@ -21,10 +21,11 @@ from tests.quantizing import planned, specification
 from quantd import v1
 from quantd_server.checkpoint.opening import open_checkpoint
 from quantd_server.engine.specification import ServeTarget
-from quantd_server.errors import Finding, QuantdError, Severity
+from quantd_server.errors import Finding, Severity
 from quantd_server.methods.base import WorkOptions
 from quantd_server.methods.configs import MethodConfig
 from quantd_server.methods.registry import PLANNABLE
+from quantd_server.planning.serve_targets import RULES
 
 METHODS = tuple(PLANNABLE)
 
@@ -507,9 +508,8 @@ def test_a_name_that_scales_would_take(tmp_path: Path, method: str, part: str) -
     source = header_checkpoints.write(
         tmp_path / "source", config, tiny_models.shapes(config) | {name: (4,)}
     )
-    with pytest.raises(QuantdError, match="belongs to a quantized weight") as caught:
-        planned(method_specification(source, method))
-    assert caught.value.reason == "TENSOR_NAME_TAKEN"
+    (found,) = findings(method_specification(source, method))
+    assert (found.reason, found.subjects) == ("TENSOR_NAME_TAKEN", (name,))
 
 
 # -- 8: serve targets; each rule is in test_serve_targets.py ---------------------------------------
@@ -553,6 +553,26 @@ def test_what_fits_a_target(tmp_path: Path) -> None:
     targets = (ServeTarget(engine="VLLM"), ServeTarget(engine="SGLANG"))
     for method in ("gptq", "awq"):
         assert findings(method_specification(source, method, serve_targets=targets)) == []
+
+
+# -- the comments of the spec ------------------------------------------------------------------
+
+
+def comments(file: str) -> str:
+    return (Path(__file__).parents[2] / "proto/quantd/v1" / file).read_text()
+
+
+def test_the_comments_of_a_method_list_its_reasons() -> None:
+    for _, method, _, _, reason, _, _ in METHOD_RULES:
+        file = "bitsandbytes" if method.startswith("bitsandbytes") else method
+        assert reason in comments(f"{file}.proto"), (method, reason)
+
+
+def test_the_comment_of_serve_targets_lists_their_reasons() -> None:
+    listed = r"// - ([A-Z]+): ([^.]*\([A-Z0-9_,\s/]*\))"
+    by_severity = dict(re.findall(listed, comments("method.proto")))
+    for rule in RULES:
+        assert rule.reason in by_severity[rule.severity.value], rule.reason
 
 
 # -- 9: what is published ------------------------------------------------------------------------

@@ -466,11 +466,16 @@ def test_methods_that_are_not_served_yet(base, client, folder, method) -> None:
     request = raw_request(base, folder)
     getattr(request.spec.method, method).SetInParent()
     before = tree(base)
-    for call in calls(client, request):
-        with pytest.raises(grpc.RpcError) as caught:
-            call()
-        error = quantd._errors.error_of_call(caught.value)
-        assert (error.code, error.reason) == (grpc.StatusCode.UNIMPLEMENTED, "NOT_IMPLEMENTED")
+    run, plan = calls(client, request)
+    with pytest.raises(grpc.RpcError) as caught:
+        run()
+    error = quantd._errors.error_of_call(caught.value)
+    assert (error.code, error.reason) == (grpc.StatusCode.UNIMPLEMENTED, "NOT_IMPLEMENTED")
+    answer = plan()
+    assert not answer.executable
+    assert answer.plan.output_bytes
+    (finding,) = [item for item in answer.findings if item.reason == "NOT_IMPLEMENTED"]
+    assert finding.kind == v1.FindingKind.FINDING_KIND_UNIMPLEMENTED
     assert tree(base) == before
 
 

@@ -14,6 +14,7 @@ from tests.quantizing import quantize
 
 from quantd_server.errors import Severity
 from quantd_server.host.description import Host
+from quantd_server.planning.config_parsing.parsing import parse_config
 from quantd_server.planning.inspection import inspect
 from quantd_server.planning.load_assessment import (
     assess_loads,
@@ -64,9 +65,11 @@ def description(
 
 
 def quantized(method: str, **config: Any) -> dict[str, Any]:
-    entry = {"quant_method": method} | config
+    text = json.dumps({"quant_method": method} | config)
     return {
-        "quantization": ExistingQuantization(quant_method=method, config_json=json.dumps(entry))
+        "quantization": ExistingQuantization(
+            quant_method=method, method=parse_config(text).method, config_json=text
+        )
     }
 
 
@@ -173,6 +176,10 @@ def test_existing_quantizations():
     awq = description(size=4 * 10**9, **quantized("awq"))
     assert reasons(awq, hosts.V100, "VLLM", "CUDA") == ["COMPUTE_CAPABILITY_TOO_LOW"]
     assert reasons(awq, hosts.H100, "VLLM", "CUDA") == []
+    for bits, expected in ((4, []), (3, ["GPTQ_GRID_NOT_READ"])):
+        gptq = description(size=4 * 10**9, **quantized("gptq", bits=bits, group_size=128, sym=True))
+        assert reasons(gptq, hosts.H100, "VLLM", "CUDA") == expected
+        assert reasons(gptq, hosts.H100, "TRANSFORMERS", "CUDA") == []
     hqq = load(description(**quantized("hqq")), hosts.H100, "VLLM", "CUDA")
     assert hqq.loadable
     assert [finding.reason for finding in hqq.findings] == ["QUANTIZATION_NOT_ASSESSED"]

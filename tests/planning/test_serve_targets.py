@@ -4,17 +4,17 @@ from __future__ import annotations
 
 import pytest
 from tests import tiny_models
-from tests.quantizing import planned, specification
+from tests.quantizing import method_config, planned, specification
 
 from quantd_server.engine.specification import ServeTarget
 from quantd_server.errors import Severity
 from quantd_server.planning import serve_targets
+from quantd_server.planning.artifact import Artifact, configured_artifact
 from quantd_server.planning.load_requirements import LOAD_PATHS
 from quantd_server.planning.serve_targets import (
     ENGINE_NAMES,
     RULES,
     TRANSFORMERS_GGUF_ARCHITECTURES,
-    Artifact,
     engine_findings,
     target_findings,
 )
@@ -32,6 +32,22 @@ QWEN35_FILE = Artifact(method="gguf", gguf_architecture="qwen35")
 ODD_FILE = Artifact(method="gguf", gguf_architecture="never_heard_of")
 TERNARY = Artifact(method="gguf", gguf_architecture="llama", tensor_types=frozenset({"TQ2_0"}))
 MXFP4 = Artifact(method="gguf", gguf_architecture="llama", tensor_types=frozenset({"MXFP4"}))
+
+
+def gptq(**facts) -> Artifact:
+    usual = {"bits": {4}, "group_sizes": {128}, "shapes": {(4096, 4096)}}
+    sets = {name: frozenset(facts.pop(name, values)) for name, values in usual.items()}
+    return Artifact(method="gptq", **{"symmetric": True, "format": "GPTQ"} | sets | facts)
+
+
+def awq(**facts) -> Artifact:
+    usual = {"bits": {4}, "group_sizes": {128}, "shapes": {(4096, 4096)}}
+    sets = {name: frozenset(facts.pop(name, values)) for name, values in usual.items()}
+    return Artifact(method="awq", **{"format": "GEMM"} | sets | facts)
+
+
+AQLM = Artifact(method="aqlm")
+PLUGIN = "ENGINE_PLUGIN_NEEDED"
 
 CASES = [
     # bitsandbytes
@@ -87,6 +103,56 @@ CASES = [
     (TERNARY, "SGLANG", "", ["LOAD_FORMAT_NEEDED", "GGML_TYPE_NOT_READ"]),
     (TERNARY, "LLAMA_CPP", "", []),
     (TERNARY, "LLAMA_CPP", "8.6", ["GGML_TYPE_ON_CPU"]),
+    # GPTQ
+    (gptq(), "VLLM", "", []),
+    (gptq(bits={4, 8}, group_sizes={-1, 32, 64}), "VLLM", "9.0", []),
+    (gptq(), "VLLM", "7.0", ["MARLIN_NOT_USED"]),
+    (gptq(bits={3}), "VLLM", "", ["GPTQ_GRID_NOT_READ"]),
+    (gptq(bits={4, 2}), "VLLM", "", ["GPTQ_GRID_NOT_READ"]),
+    (gptq(symmetric=False, format="GPTQ_V2"), "VLLM", "", ["GPTQ_GRID_NOT_READ"]),
+    (gptq(group_sizes={256}), "VLLM", "", ["GROUP_SIZE_NOT_READ"]),
+    (gptq(shapes={(4096, 576)}), "VLLM", "", ["MARLIN_SHAPE"]),
+    (gptq(shapes={(96, 4096)}), "VLLM", "", ["MARLIN_SHAPE"]),
+    (gptq(shapes={(192, 4096), (64, 128)}), "VLLM", "", []),
+    (gptq(has_fused_differences=True), "VLLM", "", ["FUSED_MODULES_DIFFER"]),
+    (gptq(desc_act=True), "VLLM", "", ["ACTIVATION_ORDER_SLOW"]),
+    (gptq(desc_act=True, group_sizes={-1}), "VLLM", "", []),
+    (gptq(has_quantized_experts=True, has_quantized_head=True), "VLLM", "", []),
+    (gptq(), "SGLANG", "", []),
+    (gptq(bits={2}), "SGLANG", "", ["MARLIN_NOT_USED"]),
+    (gptq(group_sizes={16}), "SGLANG", "", ["MARLIN_NOT_USED"]),
+    (gptq(format="GPTQ_V2"), "SGLANG", "", []),
+    (gptq(symmetric=False, format="GPTQ_V2"), "SGLANG", "", ["GPTQ_V2_NOT_READ"]),
+    (gptq(has_fused_differences=True), "SGLANG", "", ["FUSED_MODULES_DIFFER"]),
+    (gptq(desc_act=True), "SGLANG", "", ["ACTIVATION_ORDER_SLOW"]),
+    (gptq(), "TRANSFORMERS", "", [PLUGIN]),
+    (gptq(symmetric=False, bits={3}, group_sizes={16}), "TRANSFORMERS", "", [PLUGIN]),
+    (gptq(has_module_settings=True), "TRANSFORMERS", "", [PLUGIN, "MODULE_SETTINGS_NOT_READ"]),
+    (gptq(has_quantized_head=True), "TRANSFORMERS", "", [PLUGIN, "OUTPUT_HEAD_NOT_READ"]),
+    (gptq(has_quantized_experts=True), "TRANSFORMERS", "", [PLUGIN, "EXPERTS_NOT_READ"]),
+    (gptq(desc_act=True), "TRANSFORMERS", "", [PLUGIN, "ACTIVATION_ORDER_SLOW"]),
+    # AWQ
+    (awq(), "VLLM", "", []),
+    (awq(), "VLLM", "7.0", ["COMPUTE_CAPABILITY_TOO_LOW"]),
+    (awq(group_sizes={16}), "VLLM", "", ["MARLIN_NOT_USED"]),
+    (awq(shapes={(4096, 576)}), "VLLM", "", ["MARLIN_SHAPE"]),
+    (awq(format="GEMV"), "VLLM", "", ["AWQ_FORMAT_NOT_READ"]),
+    (awq(), "SGLANG", "", []),
+    (awq(group_sizes={16}), "SGLANG", "", ["MARLIN_NOT_USED"]),
+    (awq(format="LLM_AWQ"), "SGLANG", "", ["AWQ_FORMAT_NOT_READ"]),
+    (awq(), "TRANSFORMERS", "", [PLUGIN]),
+    (awq(has_quantized_experts=True), "TRANSFORMERS", "", ["EXPERTS_NOT_READ", PLUGIN]),
+    # AQLM
+    (AQLM, "TRANSFORMERS", "", [PLUGIN]),
+    (
+        Artifact(method="aqlm", out_group_size=2),
+        "TRANSFORMERS",
+        "",
+        [PLUGIN, "AQLM_KERNEL_MISSING"],
+    ),
+    (AQLM, "VLLM", "", ["ENGINE_CANNOT_READ"]),
+    (AQLM, "SGLANG", "", ["ENGINE_CANNOT_READ"]),
+    (AQLM, "LLAMA_CPP", "", ["ENGINE_CANNOT_READ"]),
 ]
 
 
@@ -168,3 +234,58 @@ def test_the_architectures_are_those_that_transformers_reads() -> None:
     theirs = {spelling.get(name, name) for name in known} | set(packed)
     assert theirs | {"gpt-oss", "t5encoder"} == TRANSFORMERS_GGUF_ARCHITECTURES
     assert set(packed) == serve_targets.TRANSFORMERS_PACKED_ARCHITECTURES
+
+
+@pytest.mark.parametrize(
+    ("pattern", "differ"),
+    [
+        ("q_proj", True),
+        ("self_attn", False),
+        (r"self_attn\.(q|k|v|qkv)_proj", False),
+        (r"self_attn\.(q|k|v)_proj", True),
+        (r"mlp\.up_proj", True),
+        ("down_proj", False),
+    ],
+)
+def test_rules_about_modules_that_engines_load_as_one(tmp_path, pattern, differ) -> None:
+    source = tiny_models.write(tmp_path / "source", hidden=128, intermediate=256, kv_heads=4)
+    config = {"dynamic": [{"pattern": pattern, "bits": 8}]}
+    target = (ServeTarget(engine="VLLM"),)
+    report = planned(specification(source, "", "gptq", config, serve_targets=target))
+    reasons = [finding.reason for finding in report.findings]
+    assert ("FUSED_MODULES_DIFFER" in reasons) == differ
+
+
+def test_what_a_plan_tells_the_rules(tmp_path) -> None:
+    source = tiny_models.write(tmp_path / "source", hidden=128, intermediate=256, tied=False)
+    target = (ServeTarget(engine="TRANSFORMERS"),)
+
+    def reasons(config) -> set[str]:
+        report = planned(specification(source, "", "gptq", config, serve_targets=target))
+        return {finding.reason for finding in report.findings} - {"NOT_IMPLEMENTED", PLUGIN}
+
+    assert reasons({}) == set()
+    assert reasons({"dynamic": [{"pattern": "mlp", "bits": 8}]}) == {"MODULE_SETTINGS_NOT_READ"}
+    assert reasons({"dynamic": [{"pattern": "mlp", "exclude": True}]}) == {
+        "MODULE_SETTINGS_NOT_READ"
+    }
+    # The head of 272 rows is no multiple of 32.
+    assert reasons({"lm_head": True}) == {"SHAPE_NOT_PACKABLE"}
+    desc_act = {"dynamic": [{"pattern": "mlp", "desc_act": True}]}
+    assert reasons(desc_act) == {"MODULE_SETTINGS_NOT_READ", "ACTIVATION_ORDER_SLOW"}
+
+
+def test_a_configuration_alone_tells_what_it_says_and_no_more() -> None:
+    def artifact(method, **fields) -> Artifact:
+        return configured_artifact(method_config(method, fields))
+
+    assert artifact("gptq") == Artifact(method="gptq")
+    assert artifact("awq") == Artifact(method="awq")
+    assert artifact("aqlm") == AQLM
+    known = artifact("gptq", bits=3, group_size=16, sym=False, desc_act=True)
+    assert (known.bits, known.group_sizes) == ({3}, {16})
+    assert (known.symmetric, known.desc_act) == (False, True)
+    ruled = artifact("gptq", bits=4, sym=True, dynamic=[{"pattern": "a", "bits": 8, "sym": False}])
+    assert (ruled.bits, ruled.symmetric, ruled.has_module_settings) == ({4, 8}, False, True)
+    assert artifact("awq", format="GEMV").format == "GEMV"
+    assert artifact("aqlm", out_group_size=4).out_group_size == 4

@@ -16,6 +16,7 @@ from quantd_server.checkpoint.layout_findings import layout_findings
 from quantd_server.checkpoint.safetensors_header import TensorEntry
 from quantd_server.errors import Finding, FindingKind, Severity
 from quantd_server.methods.base import subjects_of
+from quantd_server.methods.safetensors_work import PlannedTensor, dropped_tensor, kept_tensor
 
 FLOAT_TYPES = ("F32", "F16", "BF16")
 
@@ -168,6 +169,13 @@ def finding(
         subjects=names,
         subject_count=count,
     )
+
+
+def left_alone(tensor: OtherTensor) -> PlannedTensor:
+    """The plan of a tensor that stays as it is."""
+    if tensor.dropped:
+        return dropped_tensor(tensor.entry, tensor.reason)
+    return kept_tensor(tensor.entry, tensor.reason)
 
 
 def nothing_to_quantize(field: str) -> Finding:

@@ -3,7 +3,8 @@
 from __future__ import annotations
 
 import json
-from collections.abc import Iterable, Mapping
+from collections import Counter
+from collections.abc import Iterable, Iterator, Mapping
 from typing import Any
 
 import msgspec
@@ -18,7 +19,7 @@ from quantd_server.checkpoint.safetensors_layout import (
     SafetensorsLayout,
     plan_files,
 )
-from quantd_server.errors import Finding, QuantdError, quoted
+from quantd_server.errors import Finding, QuantdError, Severity, quoted
 from quantd_server.methods.base import (
     Action,
     OutputPart,
@@ -27,6 +28,7 @@ from quantd_server.methods.base import (
     WeightFile,
     WorkOptions,
     WorkPlan,
+    subjects_of,
 )
 
 
@@ -90,10 +92,15 @@ def safetensors_work(
     findings: Iterable[Finding],
     options: WorkOptions,
 ) -> WorkPlan:
-    """The work plan: files, places, config.json and what is carried over."""
+    """The work plan: files, places, config.json and what is carried over.
+
+    Without tasks if two tensors would have the same name; a finding says so.
+    """
     tensors = list(tensors)
     stored = [stored for tensor in tensors for stored in tensor.stored]
-    _require_unique_names(stored)
+    taken = tuple(_taken_names(stored))
+    if taken:
+        return WorkPlan(tasks=(), files=(), findings=(*findings, *taken))
     layout = plan_files(stored, options.max_shard_size)
     config = published_config(checkpoint.config, dict(quantization_config))
     texts = {"config.json": json.dumps(config, indent=2, ensure_ascii=False) + "\n"}
@@ -111,20 +118,23 @@ def safetensors_work(
     )
 
 
-def _require_unique_names(stored: Iterable[OutputTensor]) -> None:
+def _taken_names(stored: Iterable[OutputTensor]) -> Iterator[Finding]:
     """A source may hold a tensor whose name is that of another's scales."""
-    names: set[str] = set()
-    for tensor in stored:
-        if tensor.name in names:
-            raise QuantdError(
-                reason="TENSOR_NAME_TAKEN",
-                field="spec.source_uri",
-                kind="precondition",
-                message=f"the source holds a tensor {quoted(tensor.name)}, the name of one that "
-                "belongs to a quantized weight",
-                remedy="name the original checkpoint, which is not quantized",
-            )
-        names.add(tensor.name)
+    counts = Counter(tensor.name for tensor in stored)
+    taken = [name for name, count in counts.items() if count > 1]
+    if taken:
+        subjects, count = subjects_of(taken)
+        yield Finding(
+            severity=Severity.ERROR,
+            field="spec.source_uri",
+            reason="TENSOR_NAME_TAKEN",
+            message=f"the source holds {count} tensors with names of ones that belong to quantized "
+            f"weights: {', '.join(map(quoted, subjects[:3]))}",
+            remedy="name the original checkpoint, which is not quantized",
+            kind="precondition",
+            subjects=subjects,
+            subject_count=count,
+        )
 
 
 def _places(layout: SafetensorsLayout) -> dict[str, tuple[str, int, int]]:

@@ -10,6 +10,7 @@ from quantd_server.engine.specification import Engine
 from quantd_server.errors import Finding, Severity
 from quantd_server.host.description import Host
 from quantd_server.host.devices import Device
+from quantd_server.planning.artifact import Artifact, configured_artifact
 from quantd_server.planning.load_requirements import (
     LOAD_PATHS,
     PLAIN_PATHS,
@@ -22,7 +23,6 @@ from quantd_server.planning.report import CheckpointDescription, LoadAssessment
 from quantd_server.planning.serve_targets import (
     ENGINE_NAMES,
     TRANSFORMERS_PACKED_ARCHITECTURES,
-    Artifact,
     engine_findings,
 )
 from quantd_server.planning.torch_requirements import UnmetRequirement, unmet_by_torch
@@ -127,6 +127,8 @@ def _artifact(checkpoint: CheckpointDescription) -> Artifact | None:
             quant_storage=str(config.get("bnb_4bit_quant_storage") or "uint8").upper(),
             compute_dtype=str(config.get("bnb_4bit_compute_dtype") or "float32").upper(),
         )
+    if existing.method is not None and existing.method.name in ("gptq", "awq", "aqlm"):
+        return configured_artifact(existing.method)
     if existing.quant_method in LOAD_PATHS:
         return Artifact(method=existing.quant_method)
     return None

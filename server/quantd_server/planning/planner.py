@@ -8,7 +8,7 @@ from pathlib import Path
 import msgspec
 
 from quantd_server.calibration.config import CalibrationUsage
-from quantd_server.checkpoint.opening import Checkpoint, GgufCheckpoint, open_checkpoint
+from quantd_server.checkpoint.opening import Checkpoint, open_checkpoint
 from quantd_server.engine.estimate import peak_memory_bytes
 from quantd_server.engine.fingerprint import source_fingerprint
 from quantd_server.engine.specification import DeviceKind, QuantizationSpec, work_options
@@ -16,16 +16,16 @@ from quantd_server.engine.summary import summarize_types
 from quantd_server.errors import Finding, QuantdError, Severity
 from quantd_server.host.description import Host
 from quantd_server.methods.base import TensorTask, WorkOptions, WorkPlan
-from quantd_server.methods.configs import Bitsandbytes4BitConfig, MethodConfig
-from quantd_server.methods.gguf.architectures import FAMILIES
+from quantd_server.methods.configs import MethodConfig
 from quantd_server.methods.registry import PLANNABLE, UNAVAILABLE
+from quantd_server.planning.artifact import planned_artifact
 from quantd_server.planning.calibration_rules import plan_data
 from quantd_server.planning.capability_report import unmet_on_device, usable_devices
 from quantd_server.planning.inspection import existing_quantization
 from quantd_server.planning.output_rules import output_findings
 from quantd_server.planning.report import Plan, PlanReport, TensorPlan
 from quantd_server.planning.roots import Roots
-from quantd_server.planning.serve_targets import Artifact, target_findings
+from quantd_server.planning.serve_targets import target_findings
 
 _WEIGHT = {Severity.ERROR: 0, Severity.WARNING: 1, Severity.INFO: 2}
 
@@ -77,7 +77,9 @@ def plan(
     if not existing_quantization(checkpoint):
         work = method.prepare(config, checkpoint, work_options(spec, output_path, paths))
         findings += work.findings
-        findings += target_findings(_artifact(spec, checkpoint, work), spec.serve_targets)
+        findings += target_findings(
+            planned_artifact(spec.method, checkpoint, work), spec.serve_targets
+        )
     if output_path:
         findings += output_findings(
             Path(output_path),
@@ -112,31 +114,6 @@ def _source_findings(checkpoint: Checkpoint) -> Iterator[Finding]:
             remedy="name the original checkpoint, in float32, float16 or bfloat16",
             kind="precondition",
         )
-
-
-def _artifact(spec: QuantizationSpec, checkpoint: Checkpoint, work: WorkPlan) -> Artifact:
-    """What engines would find."""
-    config = spec.method.value
-    if isinstance(config, Bitsandbytes4BitConfig):
-        return Artifact(
-            method=spec.method.name,
-            quant_storage=config.bnb_4bit_quant_storage or "UINT8",
-            compute_dtype=config.bnb_4bit_compute_dtype or "",
-        )
-    if spec.method.name != "gguf":
-        return Artifact(method=spec.method.name)
-    return Artifact(
-        method="gguf",
-        gguf_architecture=_gguf_architecture(checkpoint),
-        tensor_types=frozenset(task.target_type for task in work.tasks),
-    )
-
-
-def _gguf_architecture(checkpoint: Checkpoint) -> str:
-    if isinstance(checkpoint, GgufCheckpoint):
-        return checkpoint.architecture
-    family = FAMILIES.get(checkpoint.model_type)
-    return family.gguf_arch if family else ""
 
 
 def _choose_device(spec: QuantizationSpec, host: Host) -> tuple[DeviceKind, list[Finding]]:

@@ -2,8 +2,8 @@
 
 One table, for results that are planned and for checkpoints that exist. Facts: transformers 5.17
 and its GGUF loaders (a test compares the architectures), the bitsandbytes and GGUF loaders of vLLM
-and SGLang, bitsandbytes' list of supported cards, and the CUDA backend of ggml. The rules of a
-method are added with the method.
+and SGLang, bitsandbytes' list of supported cards, and the CUDA backend of ggml; see also
+``calibrated_serve_rules``.
 
 GGUF types checked against vllm-gguf-plugin 0.0.5 and SGLang's ``layers/quantization/gguf.py`` at
 0137a1e (neither has TQ1_0, TQ2_0 or MXFP4 among its ``DEQUANT_TYPES``), and against llama.cpp in
@@ -13,13 +13,16 @@ September 2026 (TQ1_0 and TQ2_0 are not in ``supports_op`` of ggml-cuda; its pul
 
 from __future__ import annotations
 
-from collections.abc import Callable, Iterable, Iterator, Sequence
+from collections.abc import Iterable, Iterator, Sequence
 
 import msgspec
 
 from quantd_server.engine.specification import Engine, ServeTarget
 from quantd_server.errors import Finding, FindingKind, Severity
+from quantd_server.planning.artifact import Artifact
+from quantd_server.planning.calibrated_serve_rules import CALIBRATED_RULES
 from quantd_server.planning.load_requirements import LOAD_PATHS, capability_of
+from quantd_server.planning.serve_rule import Capability, Rule, engines
 
 FIELD = "spec.serve_targets"
 
@@ -66,40 +69,6 @@ TRANSFORMERS_PACKED_ARCHITECTURES = frozenset({"qwen35"})
 TERNARY_TYPES = frozenset({"TQ1_0", "TQ2_0"})
 
 
-class Artifact(msgspec.Struct, frozen=True, kw_only=True):
-    """A quantized checkpoint, planned or there, as far as engines care."""
-
-    method: str
-    """As the field of `MethodConfig` is called."""
-    quant_storage: str = "UINT8"
-    compute_dtype: str = ""
-    """Of bitsandbytes_4bit; empty where not known."""
-    gguf_architecture: str = ""
-    """`general.architecture`; empty where not known."""
-    tensor_types: frozenset[str] = frozenset()
-    """Types of its tensors, in the file's words."""
-
-
-Capability = tuple[int, ...]
-"""Compute capability such as (8, 6); empty where not known, and then no rule about it applies."""
-
-
-class Rule(msgspec.Struct, frozen=True, kw_only=True):
-    """One fact; ``{engine}`` in its texts is the engine's name."""
-
-    reason: str
-    severity: Severity
-    engines: frozenset[Engine]
-    methods: frozenset[str]
-    applies: Callable[[Artifact, Capability], bool] = lambda _artifact, _capability: True
-    message: str
-    remedy: str
-
-
-def _engines(*names: Engine) -> frozenset[Engine]:
-    return frozenset(names)
-
-
 _BITSANDBYTES = frozenset({"bitsandbytes_8bit", "bitsandbytes_4bit"})
 _EIGHT_BIT = frozenset({"bitsandbytes_8bit"})
 _FOUR_BIT = frozenset({"bitsandbytes_4bit"})
@@ -109,7 +78,7 @@ RULES: tuple[Rule, ...] = (
     Rule(
         reason="QUANT_STORAGE_NOT_READ",
         severity=Severity.ERROR,
-        engines=_engines("VLLM", "SGLANG"),
+        engines=engines("VLLM", "SGLANG"),
         methods=_FOUR_BIT,
         applies=lambda artifact, _: artifact.quant_storage != "UINT8",
         message="{engine} reads 4-bit weights that are stored as uint8 only",
@@ -118,7 +87,7 @@ RULES: tuple[Rule, ...] = (
     Rule(
         reason="TENSOR_PARALLEL_NOT_SUPPORTED",
         severity=Severity.INFO,
-        engines=_engines("VLLM", "SGLANG"),
+        engines=engines("VLLM", "SGLANG"),
         methods=_BITSANDBYTES,
         message="{engine} cannot split weights that are quantized with bitsandbytes already by "
         "tensor parallelism",
@@ -127,7 +96,7 @@ RULES: tuple[Rule, ...] = (
     Rule(
         reason="LOAD_FORMAT_NEEDED",
         severity=Severity.INFO,
-        engines=_engines("SGLANG"),
+        engines=engines("SGLANG"),
         methods=_BITSANDBYTES,
         message="{engine} has to be told the kind of the weights",
         remedy="start it with --load-format bitsandbytes",
@@ -135,7 +104,7 @@ RULES: tuple[Rule, ...] = (
     Rule(
         reason="INT8_TENSOR_CORES_MISSING",
         severity=Severity.WARNING,
-        engines=_engines("TRANSFORMERS", "VLLM", "SGLANG"),
+        engines=engines("TRANSFORMERS", "VLLM", "SGLANG"),
         methods=_EIGHT_BIT,
         applies=lambda _, capability: bool(capability) and capability < (7, 5),
         message="cards below compute capability 7.5 have no int8 tensor cores: LLM.int8 is slower "
@@ -145,7 +114,7 @@ RULES: tuple[Rule, ...] = (
     Rule(
         reason="COMPUTE_DTYPE_SLOW",
         severity=Severity.WARNING,
-        engines=_engines("TRANSFORMERS"),
+        engines=engines("TRANSFORMERS"),
         methods=_FOUR_BIT,
         applies=lambda artifact, _: artifact.compute_dtype == "FLOAT32",
         message="with bnb_4bit_compute_dtype float32 every product is computed in float32, which "
@@ -156,7 +125,7 @@ RULES: tuple[Rule, ...] = (
     Rule(
         reason="BFLOAT16_SLOW",
         severity=Severity.WARNING,
-        engines=_engines("TRANSFORMERS"),
+        engines=engines("TRANSFORMERS"),
         methods=_FOUR_BIT,
         applies=lambda artifact, capability: (
             artifact.compute_dtype == "BFLOAT16" and bool(capability) and capability < (8, 0)
@@ -167,7 +136,7 @@ RULES: tuple[Rule, ...] = (
     Rule(
         reason="GGUF_ARCHITECTURE_NOT_READ",
         severity=Severity.ERROR,
-        engines=_engines("TRANSFORMERS"),
+        engines=engines("TRANSFORMERS"),
         methods=_GGUF,
         applies=lambda artifact, _: (
             bool(artifact.gguf_architecture)
@@ -180,7 +149,7 @@ RULES: tuple[Rule, ...] = (
     Rule(
         reason="GGUF_DEQUANTIZED_AT_LOAD",
         severity=Severity.WARNING,
-        engines=_engines("TRANSFORMERS"),
+        engines=engines("TRANSFORMERS"),
         methods=_GGUF,
         applies=lambda artifact, _: (
             artifact.gguf_architecture not in TRANSFORMERS_PACKED_ARCHITECTURES
@@ -192,7 +161,7 @@ RULES: tuple[Rule, ...] = (
     Rule(
         reason="ENGINE_PLUGIN_NEEDED",
         severity=Severity.WARNING,
-        engines=_engines("VLLM"),
+        engines=engines("VLLM"),
         methods=_GGUF,
         message="{engine} reads .gguf files with a plugin only, since its version 0.24",
         remedy="pip install vllm-gguf-plugin where it is served",
@@ -200,7 +169,7 @@ RULES: tuple[Rule, ...] = (
     Rule(
         reason="LOAD_FORMAT_NEEDED",
         severity=Severity.INFO,
-        engines=_engines("SGLANG"),
+        engines=engines("SGLANG"),
         methods=_GGUF,
         message="{engine} has to be told the kind of the weights",
         remedy="start it with --load-format gguf",
@@ -208,7 +177,7 @@ RULES: tuple[Rule, ...] = (
     Rule(
         reason="GGML_TYPE_NOT_READ",
         severity=Severity.ERROR,
-        engines=_engines("VLLM", "SGLANG"),
+        engines=engines("VLLM", "SGLANG"),
         methods=_GGUF,
         applies=lambda artifact, _: bool(artifact.tensor_types & TERNARY_TYPES),
         message="{engine} has no kernels for the ternary types TQ1_0 and TQ2_0",
@@ -217,7 +186,7 @@ RULES: tuple[Rule, ...] = (
     Rule(
         reason="GGML_TYPE_NOT_READ",
         severity=Severity.ERROR,
-        engines=_engines("VLLM", "SGLANG"),
+        engines=engines("VLLM", "SGLANG"),
         methods=_GGUF,
         applies=lambda artifact, _: "MXFP4" in artifact.tensor_types,
         message="{engine} has no kernels for MXFP4 in .gguf files",
@@ -226,7 +195,7 @@ RULES: tuple[Rule, ...] = (
     Rule(
         reason="GGML_TYPE_ON_CPU",
         severity=Severity.WARNING,
-        engines=_engines("LLAMA_CPP"),
+        engines=engines("LLAMA_CPP"),
         methods=_GGUF,
         applies=lambda artifact, capability: (
             bool(capability) and bool(artifact.tensor_types & TERNARY_TYPES)
@@ -235,6 +204,7 @@ RULES: tuple[Rule, ...] = (
         "processor",
         remedy="choose another file type for a card",
     ),
+    *CALIBRATED_RULES,
 )
 
 

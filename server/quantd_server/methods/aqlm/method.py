@@ -16,12 +16,12 @@ from quantd_server.methods.linear_weights import (
     LinearWeight,
     SourceTensors,
     finding,
+    left_alone,
     nothing_to_quantize,
     source_tensors,
 )
 from quantd_server.methods.safetensors_work import (
     PlannedTensor,
-    dropped_tensor,
     kept_tensor,
     require_huggingface,
     safetensors_work,
@@ -115,10 +115,7 @@ def _planned(
     for tensor in tensors.tensors:
         entry = tensor.entry
         if not isinstance(tensor, LinearWeight):
-            if tensor.dropped:
-                yield dropped_tensor(entry, tensor.reason)
-            else:
-                yield kept_tensor(entry, tensor.reason)
+            yield left_alone(tensor)
         elif tensor.module in quantized:
             yield PlannedTensor(
                 entry=entry,

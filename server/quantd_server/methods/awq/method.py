@@ -19,12 +19,12 @@ from quantd_server.methods.linear_weights import (
     LinearWeight,
     SourceTensors,
     finding,
+    left_alone,
     nothing_to_quantize,
     source_tensors,
 )
 from quantd_server.methods.safetensors_work import (
     PlannedTensor,
-    dropped_tensor,
     kept_tensor,
     require_huggingface,
     rescaled_tensor,
@@ -171,10 +171,7 @@ def _planned(
             block = tensors.layout.places[entry.name].block or 0
             yield rescaled_tensor(entry, rescaled[entry.name], block)
         elif not isinstance(tensor, LinearWeight):
-            if tensor.dropped:
-                yield dropped_tensor(entry, tensor.reason)
-            else:
-                yield kept_tensor(entry, tensor.reason)
+            yield left_alone(tensor)
         elif excluded[tensor.module]:
             yield kept_tensor(entry, f"excluded by {excluded[tensor.module]}")
         elif not divides(group_size, tensor.columns):

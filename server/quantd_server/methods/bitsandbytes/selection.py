@@ -41,6 +41,8 @@ class Selected(msgspec.Struct, frozen=True, kw_only=True):
     reason: str
     transposed: bool = False
     """Stored [in, out]; it is quantized as [out, in]."""
+    has_other_type: bool = False
+    """Kept for nothing but its type, which is no float type of weights."""
 
     @property
     def linear_shape(self) -> tuple[int, ...]:
@@ -66,6 +68,7 @@ def select(checkpoint: HuggingFaceCheckpoint, skip_modules: Sequence[str], field
         *layout_findings(checkpoint.config, layout),
         *_linear_layer_findings(checkpoint, layout),
         *skips.findings(),
+        *_type_findings(tensors),
     ]
     if not any(tensor.action == "QUANTIZE" for tensor in tensors):
         findings.append(
@@ -96,11 +99,29 @@ def _decide(entry: TensorEntry, layout: ModelLayout, skips: _Skips) -> Selected:
         reason = "no weights"
     elif entry.dtype not in QUANTIZABLE:
         reason = f"{entry.dtype} is not a float type of weights"
+        return Selected(entry=entry, action="KEEP", reason=reason, has_other_type=True)
     else:
         return Selected(
             entry=entry, action="QUANTIZE", reason="linear layer", transposed=place.transposed
         )
     return Selected(entry=entry, action="KEEP", reason=reason)
+
+
+def _type_findings(tensors: Sequence[Selected]) -> Iterator[Finding]:
+    odd = [tensor.entry.name for tensor in tensors if tensor.has_other_type]
+    if odd:
+        subjects, count = subjects_of(odd)
+        yield Finding(
+            severity=Severity.ERROR,
+            field="spec.source_uri",
+            reason="WEIGHT_TYPE_NOT_QUANTIZABLE",
+            message=f"{count} weights of linear layers are not in float32, float16 or bfloat16: "
+            f"{', '.join(subjects[:3])}",
+            remedy="name the original checkpoint, in one of these types, or skip these modules",
+            kind="precondition",
+            subjects=subjects,
+            subject_count=count,
+        )
 
 
 class _Skips:

@@ -22,19 +22,18 @@ from quantd_server.methods.linear_weights import (
     LinearWeight,
     SourceTensors,
     finding,
+    left_alone,
     nothing_to_quantize,
     source_tensors,
 )
 from quantd_server.methods.safetensors_work import (
     PlannedTensor,
-    dropped_tensor,
     kept_tensor,
     require_huggingface,
     rescaled_tensor,
     safetensors_work,
 )
 from quantd_server.methods.scale_folding import (
-    Rescaling,
     foldings,
     rescaling,
     without_scale_mapping,
@@ -95,22 +94,22 @@ class Gptq:
         field = f"spec.method.{self.name}"
         tensors = source_tensors(source, output_head=bool(config.lm_head))
         rules = ModuleRules(config)
-        choices = {weight.module: rules.settings(weight.module) for weight in tensors.linears}
+        choices = {weight.module: rules[weight.module] for weight in tensors.linears}
         chosen = [
             (weight, settings)
             for weight in tensors.linears
             if isinstance(settings := choices[weight.module], ModuleSettings)
         ]
         quantized = {weight.module for weight, settings in chosen if _fits(weight, settings)}
-        scaled = Rescaling(foldings=(), changed={})
+        rescaled: dict[str, str] = {}
         if config.awq_scaling:
             shapes = {name: entry.shape for name, entry in source.tensors.items()}
             places = foldings(source.config, tensors.layout, shapes)
-            scaled = rescaling(places, quantized, source.tensors)
+            rescaled = rescaling(places, quantized, source.tensors).changed
         has_head = any(weight.role is TensorRole.OUTPUT_HEAD for weight, _ in chosen)
         entry = gptq_json(config, output_head=has_head)
         work = safetensors_work(
-            _planned(tensors, choices, quantized, scaled),
+            _planned(tensors, choices, quantized, rescaled),
             source,
             entry,
             (
@@ -180,28 +179,16 @@ def _planned(
     tensors: SourceTensors,
     choices: dict[str, ModuleSettings | str],
     quantized: set[str],
-    scaled: Rescaling,
+    rescaled: dict[str, str],
 ) -> Iterator[PlannedTensor]:
     for tensor in tensors.tensors:
         entry = tensor.entry
-        if not isinstance(tensor, LinearWeight):
-            if tensor.dropped:
-                yield dropped_tensor(entry, tensor.reason)
-            elif entry.name in scaled.changed:
-                block = tensors.layout.places[entry.name].block or 0
-                yield rescaled_tensor(entry, scaled.changed[entry.name], block)
-            else:
-                yield kept_tensor(entry, tensor.reason)
-            continue
-        settings = choices[tensor.module]
-        if isinstance(settings, str):
-            if entry.name in scaled.changed:
-                yield rescaled_tensor(entry, scaled.changed[entry.name], tensor.block)
-            else:
-                yield kept_tensor(entry, f"excluded by {settings}")
-        elif tensor.module not in quantized:
-            yield kept_tensor(entry, _why_unfit(tensor, settings))
-        else:
+        settings = choices[tensor.module] if isinstance(tensor, LinearWeight) else None
+        if (
+            isinstance(tensor, LinearWeight)
+            and isinstance(settings, ModuleSettings)
+            and tensor.module in quantized
+        ):
             yield PlannedTensor(
                 entry=entry,
                 stored=packed_tensors(tensor.module, tensor.rows, tensor.columns, settings),
@@ -211,6 +198,15 @@ def _planned(
                 transform="transpose" if tensor.transposed else "copy",
                 block=tensor.block,
             )
+        elif entry.name in rescaled:
+            block = tensors.layout.places[entry.name].block or 0
+            yield rescaled_tensor(entry, rescaled[entry.name], block)
+        elif not isinstance(tensor, LinearWeight):
+            yield left_alone(tensor)
+        elif isinstance(settings, ModuleSettings):
+            yield kept_tensor(entry, _why_unfit(tensor, settings))
+        else:
+            yield kept_tensor(entry, f"excluded by {settings}")
 
 
 def _why_unfit(weight: LinearWeight, settings: ModuleSettings) -> str:

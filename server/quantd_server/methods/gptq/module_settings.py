@@ -42,7 +42,7 @@ class ModuleRules:
             except ValueError as error:
                 self._invalid.append((number, f"{quoted(rule.pattern)} ({error})"))
 
-    def settings(self, module: str) -> ModuleSettings | str:
+    def __getitem__(self, module: str) -> ModuleSettings | str:
         """The settings of ``module``, or the pattern that leaves it out."""
         for number, rule, pattern in self._rules:
             if pattern.search(module):
@@ -51,7 +51,7 @@ class ModuleRules:
         return self._base
 
     def findings(self, field: str) -> Iterator[Finding]:
-        """What is wrong with the rules, once ``settings`` was asked for every module."""
+        """What is wrong with the rules, once every module was looked up."""
         for number, fault in self._invalid:
             yield finding(
                 Severity.ERROR,

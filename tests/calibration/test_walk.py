@@ -8,11 +8,12 @@ from pathlib import Path
 
 import pytest
 import torch
-from tests.calibration.families import FAMILIES, config_of, make, sequences
+from tests.calibration.families import FAMILIES, make, sequences
 from torch import nn
 
 from quantd_server.calibration.activations import ActivationStore
-from quantd_server.calibration.model import BlockwiseModel, is_transposed
+from quantd_server.calibration.linears import is_linear
+from quantd_server.calibration.model import BlockwiseModel
 from quantd_server.calibration.parameters import CheckpointParameters
 from quantd_server.calibration.walk import BlockWalk
 from quantd_server.checkpoint.huggingface import open_huggingface
@@ -30,7 +31,7 @@ def opened(folder: Path) -> Iterator[BlockwiseModel]:
 
 @contextmanager
 def walking(folder: Path, tmp_path: Path, budget: int = 1 << 30, **options) -> Iterator[BlockWalk]:
-    options = {"bf16_products": False, "tokens_per_step": 100} | options
+    options = {"bf16_products": False, "step_tokens": 100} | options
     with opened(folder) as model, ActivationStore(budget, tmp_path) as store:
         yield BlockWalk(model, options.pop("sequences", sequences()), store=store, **options)
 
@@ -40,7 +41,7 @@ def final_states(walk: BlockWalk) -> torch.Tensor:
 
 
 def logits(walk: BlockWalk) -> torch.Tensor:
-    model = walk.model
+    model = walk._model
     head = model.parameters.read(model.head_name()).float()
     return model.logits(final_states(walk), 0, head)
 
@@ -71,7 +72,7 @@ def seen_by_linears(whole: nn.Module, batch: torch.Tensor) -> dict[str, torch.Te
     handles = [
         module.register_forward_pre_hook(hook(name))
         for name, module in whole.named_modules()
-        if isinstance(module, nn.Linear) or is_transposed(module)
+        if is_linear(module)
     ]
     whole(batch, use_cache=False)
     for handle in handles:
@@ -109,8 +110,8 @@ def test_stages_see_the_results_of_the_weights_replaced_before_them(family, tmp_
                         assert weight.shape[1] == group.statistics().gram.shape[0]
                         replacement = (weight * 4).round() / 4
                         stage.replace(name, replacement)
-                        own = modules[name].weight
-                        own.copy_(replacement.T if is_transposed(modules[name]) else replacement)
+                        is_conv = not isinstance(modules[name], nn.Linear)
+                        modules[name].weight.copy_(replacement.T if is_conv else replacement)
         linears = [name for name in seen if "lm_head" not in name and "project_" not in name]
         assert checked == len(linears)
         expected = whole(batch, use_cache=False).logits

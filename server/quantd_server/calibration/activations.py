@@ -1,5 +1,4 @@
-"""Activations of all sequences between two passes: in memory up to a budget, the rest in a file
-(worker only: imports torch)."""
+"""Activations between two passes: in memory up to a budget, the rest in a file (worker only)."""
 
 from __future__ import annotations
 

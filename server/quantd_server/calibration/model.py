@@ -266,8 +266,9 @@ class BlockwiseModel:
             end = min(rows, begin + step)
             wanted = distinct[(distinct >= begin) & (distinct < end)]
             if len(wanted):
-                chunk = self.parameters.read_rows(name, begin, end)
-                pieces.append(chunk[(wanted - begin).to(chunk.device)].float())
+                first, last = int(wanted[0]), int(wanted[-1])
+                chunk = self.parameters.read_rows(name, first, last + 1)
+                pieces.append(chunk[wanted - first].float())
         return torch.cat(pieces)
 
     def _surroundings(self) -> Iterator[str]:

@@ -19,11 +19,11 @@ from quantd_server.calibration.stages import discover
 from quantd_server.calibration.step_size import PROBE_TOKENS, tokens_per_step
 
 
-def _no_progress(_fraction: float) -> None:
+def no_progress(_fraction: float) -> None:
     """Told nobody."""
 
 
-def _never_cancelled() -> None:
+def never_cancelled() -> None:
     """Goes on."""
 
 
@@ -55,8 +55,8 @@ class BlockWalk:
         sequential: bool = True,
         bf16_products: bool = True,
         step_tokens: int | None = None,
-        on_progress: Callable[[float], None] = _no_progress,
-        check_cancelled: Callable[[], None] = _never_cancelled,
+        on_progress: Callable[[float], None] = no_progress,
+        check_cancelled: Callable[[], None] = never_cancelled,
     ) -> None:
         self._model = model
         self._store = store

@@ -52,6 +52,7 @@ class Linear:
         value = weight.T if self._transposed else weight
         value = value.to(self.module.weight.device, dtype, copy=True)
         self.module.weight = nn.Parameter(value, requires_grad=False)
+        self._factor = None
 
     def multiply(self, value: torch.Tensor, dtype: torch.dtype) -> torch.Tensor:
         """Output, float32, for an input [..., in]; both factors are rounded to ``dtype``."""

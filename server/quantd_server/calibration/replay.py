@@ -2,7 +2,8 @@
 
 A block runs once more for each stage. In the pass that collects the inputs of stage k
 
-- linears of stage k store their input and return zeros;
+- linears of stage k store their input and return zeros, and a module with a tail is left as soon
+  as it has no other linear of that stage;
 - linears of stage k-1 multiply their stored input;
 - linears of earlier stages return their stored output;
 - a module whose tail is of an earlier stage returns that linear's output and is not run at all;
@@ -33,6 +34,10 @@ class _Captured(Exception):
     """Every input of the stage was seen: the rest of the forward pass is not needed."""
 
 
+class _Left(Exception):
+    """The rest of the innermost module with a tail is not needed."""
+
+
 class BlockParts:
     """The modules of a block and what is known about their order."""
 
@@ -58,6 +63,12 @@ class BlockParts:
             if path in stages.tails
         }
         self.side_modules = side_modules(block, self.modules.values())
+        names = {module: name for name, module in self.modules.items()}
+        self.inside = {
+            path: frozenset(names[part] for part in module.modules() if part in names)
+            for path, module in self.containers.items()
+        }
+        """The linears in each module with a tail."""
         self.last_use = self._last_uses()
 
     def _last_uses(self) -> dict[str, int]:
@@ -112,11 +123,14 @@ class Replay:
         self._check_cancelled = check_cancelled
         self._inputs: dict[int, torch.Tensor] = {}
         self._captured: set[int] = set()
+        self._open: list[set[str]] = []
+        """For each module with a tail that runs now, linears of the stage to be captured in it."""
         stages = parts.stages
         wanted = stages.stages[stage] if stage < parts.last_pass else ()
-        self._missing = {name for group in wanted for name in group}
+        self._wanted = frozenset(name for group in wanted for name in group)
+        self._missing = set(self._wanted)
         # How many experts will be called is not known before the end.
-        self._stops = in_turn and not stages.conditional.intersection(self._missing)
+        self._stops = in_turn and not stages.conditional.intersection(self._wanted)
 
     def run(self, forward: Forward) -> Any:
         """What ``forward``, which calls the block, returns; None when it was left early."""
@@ -155,9 +169,25 @@ class Replay:
 
     def _container(self, path: str) -> Forward:
         tail = self._parts.stages.tails[path]
-        if tail.stage >= self._stage:
-            return own_forward(self._parts.containers[path])
-        return lambda *_args, **_kwargs: tail.returned(self._result(path, tail.linear))
+        if tail.stage < self._stage:
+            return lambda *_args, **_kwargs: tail.returned(self._result(path, tail.linear))
+        own = own_forward(self._parts.containers[path])
+        wanted = self._parts.inside[path] & self._wanted
+        if not wanted:
+            return own
+
+        def until_captured(*args: Any, **kwargs: Any) -> Any:
+            self._open.append(set(wanted))
+            try:
+                return own(*args, **kwargs)
+            except _Left as left:
+                value: torch.Tensor = left.args[0]
+                rows = self._parts.linears[tail.linear].shape[0]
+                return tail.returned(value.new_zeros((*value.shape[:-1], rows)))
+            finally:
+                self._open.pop()
+
+        return until_captured
 
     def _side_module(self, name: str) -> Forward:
         if name in self._parts.stages.idle[self._stage]:
@@ -174,6 +204,10 @@ class Replay:
         self._missing.discard(name)
         if self._stops and not self._missing:
             raise _Captured
+        for missing in self._open:
+            missing.discard(name)
+        if self._open and not self._open[-1]:
+            raise _Left(value)
 
     def _result(self, owner: str, linear: str) -> torch.Tensor:
         """The output of an earlier linear, stored under the name of ``owner``."""

@@ -1,6 +1,4 @@
-"""Activations of all sequences between two passes: in memory up to a budget, the rest in a file
-(worker only: imports torch).
-"""
+"""Activations between two passes: in memory up to a budget, the rest in a file (worker only)."""
 
 from __future__ import annotations
 
@@ -51,7 +49,7 @@ class ActivationStore:
         """Stores ``value``, replacing what was there. Raises QuantdError DISK_FULL."""
         self.drop(key)
         held = value.cpu()
-        if self.memory_bytes + held.nbytes <= self._budget:
+        if self.memory_bytes + held.nbytes <= self._budget or not held.nbytes:
             if held.untyped_storage().nbytes() > held.nbytes:
                 held = held.clone()  # A view would keep its whole base alive.
             self._memory[key] = held
@@ -123,8 +121,8 @@ class ActivationStore:
 
     def _read(self, spilled: _Spilled) -> torch.Tensor:
         value = torch.empty(spilled.shape, dtype=spilled.dtype)
-        data, position = _bytes(value), 0
         assert self._descriptor is not None
+        data, position = _bytes(value), 0
         while position < len(data):
             got = os.preadv(self._descriptor, [data[position:]], spilled.offset + position)
             if got == 0:
@@ -140,9 +138,7 @@ def _nameless_file(folder: Path) -> int:
 
 
 def _bytes(value: torch.Tensor) -> memoryview:
-    return (
-        memoryview(value.view(-1).view(torch.uint8).numpy()) if value.numel() else memoryview(b"")
-    )
+    return value.view(-1).view(torch.uint8).numpy().data
 
 
 def _failed(error: OSError) -> QuantdError:

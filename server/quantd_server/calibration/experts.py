@@ -8,6 +8,7 @@ place of the fused ones, under the names of the checkpoint.
 from __future__ import annotations
 
 from collections.abc import Callable
+from typing import Any
 
 import msgspec
 import torch
@@ -60,19 +61,17 @@ class Expert(nn.Module):
 class Experts(nn.ModuleList):
     """Takes the place of ``MixtralExperts`` and ``Qwen3MoeExperts``: same call, same result."""
 
-    def __init__(self, fused: nn.Module, names: ExpertNames) -> None:
-        count, hidden, intermediate = fused.down_proj.shape  # type: ignore[union-attr, misc]
-        super().__init__(
-            Expert(names, int(hidden), int(intermediate), fused.act_fn)  # type: ignore[arg-type]
-            for _ in range(int(count))  # type: ignore[arg-type]
-        )
+    def __init__(self, fused: Any, names: ExpertNames) -> None:
+        count, hidden, intermediate = fused.down_proj.shape
+        super().__init__(Expert(names, hidden, intermediate, fused.act_fn) for _ in range(count))
 
     def forward(
         self, states: torch.Tensor, chosen: torch.Tensor, weights: torch.Tensor
     ) -> torch.Tensor:
         """Weighted sum of what the chosen experts say.
 
-        ``states`` [tokens, hidden]; ``chosen`` [tokens, k], expert numbers; ``weights`` [tokens, k].
+        ``states`` [tokens, hidden]; ``chosen`` [tokens, k], numbers of experts, and their
+        ``weights`` [tokens, k].
         """
         total = torch.zeros_like(states)
         for number in chosen.unique().tolist():

@@ -17,6 +17,7 @@ import torch
 from torch import nn
 
 from quantd_server.calibration.experts import EXPERT_NAMES, take_experts_apart
+from quantd_server.calibration.linears import Linear, is_linear
 from quantd_server.calibration.parameters import ParameterSource
 from quantd_server.errors import QuantdError, quoted
 
@@ -71,13 +72,10 @@ class BlockwiseModel:
         if self._experts is not None:
             for block in self.blocks:
                 take_experts_apart(block, self._experts)
-        self._embedding: nn.Module = self._model.get_input_embeddings()
-        self._head: nn.Module = self._model.get_output_embeddings()
+        self._embedding: Any = self._model.get_input_embeddings()
+        self._head: Any = self._model.get_output_embeddings()
         self._module_names = {module: name for name, module in self._model.named_modules()}
-        self._meta = {
-            name: parameter
-            for name, parameter in self._model.named_parameters(remove_duplicate=False)
-        }
+        self._meta = dict(self._model.named_parameters(remove_duplicate=False))
         self._check_names()
         self._compute_buffers()
         self._load_surroundings()
@@ -96,13 +94,14 @@ class BlockwiseModel:
             name = name.replace(".mlp.", f".{self._experts.module}.", 1)
         return name
 
-    def linears(self, index: int) -> dict[str, nn.Module]:
+    def linears(self, index: int) -> dict[str, Linear]:
         """The linear layers of a block by their checkpoint names (without ``.weight``)."""
-        return {
-            self.checkpoint_name(f"{self.block_prefix}.{index}.{name}"): module
+        found = (
+            Linear(self.checkpoint_name(f"{self.block_prefix}.{index}.{name}"), module)
             for name, module in self.blocks[index].named_modules()
             if is_linear(module)
-        }
+        )
+        return {linear.name: linear for linear in found}
 
     # Parameters
 
@@ -123,8 +122,7 @@ class BlockwiseModel:
         """Forgets the parameters of a block."""
         block = self.blocks[index]
         for name, _ in list(block.named_parameters()):
-            owner, leaf = _owner(block, name)
-            owner._parameters[leaf] = self._meta[f"{self.block_prefix}.{index}.{name}"]
+            _put(block, name, self._meta[f"{self.block_prefix}.{index}.{name}"])
 
     # Forward
 
@@ -182,8 +180,9 @@ class BlockwiseModel:
             ):
                 return self._model(input_ids=tokens, use_cache=False).logits.float()
         finally:
-            self._head._parameters["weight"] = own_rows
-            self._head._parameters["bias"] = bias
+            self._head.weight = own_rows
+            if bias is not None:
+                self._head.bias = bias
 
     # Inside
 
@@ -221,7 +220,7 @@ class BlockwiseModel:
 
     def _skip_to(self, states: torch.Tensor) -> Callable[[int], Forward]:
         result = (states,) if self.returns_tuple else states
-        return lambda index: lambda *args, **kwargs: result
+        return lambda _index: lambda *_args, **_kwargs: result
 
     @contextmanager
     def _blocks_as(self, forward_of: Callable[[int], Forward]) -> Iterator[None]:
@@ -248,7 +247,7 @@ class BlockwiseModel:
         try:
             yield
         finally:
-            self._embedding._parameters["weight"] = self._meta[name]
+            self._embedding.weight = self._meta[name]
             self._embedding.padding_idx = padding
 
     def _rows(self, name: str, distinct: torch.Tensor) -> torch.Tensor:
@@ -267,8 +266,9 @@ class BlockwiseModel:
             end = min(rows, begin + step)
             wanted = distinct[(distinct >= begin) & (distinct < end)]
             if len(wanted):
-                chunk = self.parameters.read_rows(name, begin, end)
-                pieces.append(chunk[(wanted - begin).to(chunk.device)].float())
+                first, last = int(wanted[0]), int(wanted[-1])
+                chunk = self.parameters.read_rows(name, first, last + 1)
+                pieces.append(chunk[wanted - first].float())
         return torch.cat(pieces)
 
     def _surroundings(self) -> Iterator[str]:
@@ -288,15 +288,14 @@ class BlockwiseModel:
 
         transformers itself computes them in ``_init_weights`` after a load on the meta device.
         """
-        owners = []
         for module in self._model.modules():
-            for name, buffer in module._buffers.items():
-                if buffer is not None and buffer.is_meta:
-                    module._buffers[name] = torch.empty_like(buffer, device=self.device)
-                    owners.append(module)
-        with torch.no_grad():
-            for module in dict.fromkeys(owners):
-                self._model._init_weights(module)
+            missing = [name for name, value in module.named_buffers(recurse=False) if value.is_meta]
+            for name in missing:
+                empty = torch.empty_like(getattr(module, name), device=self.device)
+                setattr(module, name, empty)
+            if missing:
+                with torch.no_grad():
+                    self._model._init_weights(module)  # noqa: SLF001 - its only place
 
     def _check_names(self) -> None:
         """Every parameter but a tied head must be in the checkpoint, in the same shape."""
@@ -313,8 +312,8 @@ class BlockwiseModel:
             if shape != tuple(parameter.shape) and name != head:
                 raise _not_supported(
                     self.model_type,
-                    f"{quoted(stored)} has shape {list(shape)}, but {list(parameter.shape)} follows "
-                    "from config.json",
+                    f"{quoted(stored)} has shape {list(shape)}, but from config.json follows "
+                    f"{list(parameter.shape)}",
                 )
 
     def _find_stored(self, name: str) -> str | None:
@@ -325,16 +324,6 @@ class BlockwiseModel:
 
     def _stored_name(self, name: str) -> str:
         return self._find_stored(name) or self.checkpoint_name(name)
-
-
-def is_linear(module: nn.Module) -> bool:
-    """An ``nn.Linear`` or the transposed linear of the GPT-2 family."""
-    return isinstance(module, nn.Linear) or is_transposed(module)
-
-
-def is_transposed(module: nn.Module) -> bool:
-    """Whether its weight is [in, out]: transformers' ``Conv1D``."""
-    return type(module).__name__ == "Conv1D" and hasattr(module, "nf")
 
 
 def _on_meta_device(config: Mapping[str, Any]) -> Any:
@@ -375,14 +364,13 @@ def _block_list(model: nn.Module) -> tuple[str, nn.ModuleList]:
     )
 
 
-def _owner(module: nn.Module, name: str) -> tuple[nn.Module, str]:
-    path, _, leaf = name.rpartition(".")
-    return module.get_submodule(path), leaf
-
-
 def _set_parameter(module: nn.Module, name: str, value: torch.Tensor) -> None:
-    owner, leaf = _owner(module, name)
-    owner._parameters[leaf] = nn.Parameter(value, requires_grad=False)
+    _put(module, name, nn.Parameter(value, requires_grad=False))
+
+
+def _put(module: nn.Module, name: str, value: torch.Tensor) -> None:
+    path, _, leaf = name.rpartition(".")
+    setattr(module.get_submodule(path), leaf, value)
 
 
 def _not_supported(model_type: str, fault: str) -> QuantdError:

@@ -68,5 +68,5 @@ class CheckpointParameters:
             )
         data = torch.empty(length // dtype.itemsize, dtype=dtype)
         if length:
-            self._reader.read_into(entry, offset, memoryview(data.view(torch.uint8).numpy()))
+            self._reader.read_into(entry, offset, data.view(torch.uint8).numpy().data)
         return data

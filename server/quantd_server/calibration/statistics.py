@@ -2,11 +2,12 @@
 
 from __future__ import annotations
 
-from collections.abc import Callable, Iterable, Iterator
-from contextlib import contextmanager
+from collections.abc import Callable, Iterable
 from dataclasses import dataclass
 
 import torch
+
+from quantd_server.calibration.matrix_products import matrix_products_in_bf16
 
 PANEL = 512
 """Rows of a gram matrix computed at once; what lies above the diagonal panel is mirrored."""
@@ -30,7 +31,7 @@ def input_statistics(
     *,
     device: torch.device,
     bf16_products: bool,
-    after_step: Callable[[], None],
+    after_product: Callable[[], None],
 ) -> InputStatistics:
     """The statistics of ``inputs``, tensors [..., channels] of any float type.
 
@@ -46,8 +47,8 @@ def input_statistics(
             for begin in range(0, channels, PANEL):
                 end = min(channels, begin + PANEL)
                 gram[begin:end, :end].addmm_(flat[:, begin:end].T, flat[:, :end])
-                after_step()
-        total += flat.abs().sum(0)
+                after_product()
+        total += torch.linalg.vector_norm(flat, ord=1, dim=0)
         tokens += len(flat)
     _mirror(gram)
     return InputStatistics(gram=gram, mean_abs=(total / max(1, tokens)).float(), tokens=tokens)
@@ -61,20 +62,3 @@ def _mirror(gram: torch.Tensor) -> None:
         diagonal = gram[begin:end, begin:end]
         # Both halves are sums of the same products, not always in the same order.
         diagonal.copy_(diagonal.tril() + diagonal.tril(-1).T)
-
-
-@contextmanager
-def matrix_products_in_bf16(*, enabled: bool) -> Iterator[None]:
-    """Within, float32 matrix products on the CPU may round their factors to bfloat16.
-
-    On processors with AMX that is what happens; on others the same setting chooses oneDNN's
-    float32 kernels, which are the faster ones.
-    """
-    settings = torch.backends.mkldnn.matmul
-    before = settings.fp32_precision
-    if enabled:
-        settings.fp32_precision = "bf16"
-    try:
-        yield
-    finally:
-        settings.fp32_precision = before

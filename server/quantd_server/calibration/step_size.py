@@ -11,7 +11,7 @@ PROBE_TOKENS = 16
 STEP_FLOPS = 5e10
 """Of one step: a fraction of a second on two processor cores."""
 
-MIN_TOKENS, MAX_TOKENS = 256, 4096
+MIN_TOKENS, MAX_TOKENS = 256, 2048
 
 _NUMBER = re.compile(r"(?<=\.)\d+(?=\.)")
 

@@ -1,0 +1,46 @@
+"""What a walk needs in memory, for the plan (pure: no torch)."""
+
+from __future__ import annotations
+
+from collections.abc import Mapping
+
+from quantd_server.calibration.step_size import tokens_per_step
+
+RUNTIME_BYTES = 780 << 20
+"""torch and transformers, loaded and used; mapped libraries included."""
+
+_FLOAT32 = 4
+_TEMPORARIES = 8
+"""Tensors as wide as the widest linear that a step holds at once, in units of float32: what goes
+into and comes out of a product in both types, the activation function's, the allocator's rest."""
+
+
+def walk_memory_bytes(
+    *,
+    linears: Mapping[str, tuple[int, int]],
+    block_bytes: int,
+    sequence_length: int,
+    hidden: int,
+    budget_bytes: int,
+    surrounding_bytes: int = 0,
+) -> int:
+    """Peak resident memory of a walk, its caller's work not counted.
+
+    Args:
+        linears: Shapes [out, in] of the linears of the largest block, by name.
+        block_bytes: Of the parameters of that block, as stored.
+        sequence_length: Of the longest sequence, in tokens.
+        hidden: Width of the hidden states.
+        budget_bytes: Of the store of activations.
+        surrounding_bytes: Parameters outside the blocks that are kept: neither the embedding nor
+            the head.
+    """
+    tokens = max(sequence_length, tokens_per_step(linears))
+    widest = max((max(shape) for shape in linears.values()), default=hidden)
+    channels = max((columns for _, columns in linears.values()), default=hidden)
+    largest = max((rows * columns for rows, columns in linears.values()), default=0)
+    # The gram matrix and a panel of it; a weight in float32 that is handed out or multiplied.
+    statistics = _FLOAT32 * channels**2 * 3 // 2
+    weights = block_bytes + 2 * _FLOAT32 * largest
+    step = _FLOAT32 * tokens * (widest * _TEMPORARIES + hidden * 4)
+    return RUNTIME_BYTES + weights + statistics + step + budget_bytes + surrounding_bytes

@@ -1,1 +1,1 @@
-"""AWQ (Lin et al. 2023, arXiv:2306.00978): scale search, clipping and the packed format."""
+"""AWQ (Lin et al. 2023, arXiv:2306.00978): scale search and the packed format."""

@@ -1,9 +1,10 @@
-"""AWQ's clipping of weight ranges, on torch tensors. Used by workers only.
+"""Ranges of uniform grids clipped for the output's sake, on torch tensors. Used by workers only.
 
 A narrower range makes steps smaller and cuts off the largest weights. For each row and group the
 range is taken that loses least of the group's output. With the group's block G of the inputs'
-second moment that loss is dᵀ G d, d being the group's rounding errors: exact, where the published
-search multiplies a sample of tokens.
+second moment that loss is dᵀ G d, d being the group's rounding errors: exact, where AWQ's published
+search (section C of arXiv:2306.00978) multiplies a sample of tokens. GPTQ gains as well from fixed
+grids that were clipped before it starts.
 """
 
 from __future__ import annotations
@@ -29,13 +30,13 @@ def clipped_grid(
 ) -> Grid:
     """Fit the grids of a weight to clipped ranges: float32 [groups, rows].
 
-    Candidates are the largest magnitude of a group times 1, 1 - 1/n_grid … above 1 - max_shrink,
-    as in llm-awq's ``auto_clip_layer``; what lies beyond is cut off. A group that loses nothing
-    by its full range keeps it.
+    Candidates are a group's range times 1, 1 - 1/n_grid … above 1 - max_shrink, on both sides of
+    0; what lies beyond takes the outermost code. A range that is as good as a narrower one is kept.
 
     Args:
-        weight: float32 [rows, columns], channel scales multiplied in.
-        gram: float32 [columns, columns], the second moment of the (scaled) input.
+        weight: float32 [rows, columns], with channel scales multiplied in if there are any.
+        gram: float32 [columns, columns], the second moment of the input, divided by such scales.
+        bits, group_size, sym: see :mod:`quantd_server.kernels.uniform_grid`.
         max_shrink: largest fraction of the range that may be cut off.
         n_grid: steps from the full range to 0.
 
@@ -44,13 +45,10 @@ def clipped_grid(
     """
     if gram.shape != (weight.shape[1],) * 2:
         raise ValueError(f"a weight {tuple(weight.shape)} does not fit a gram {tuple(gram.shape)}")
+    factors = [1.0 - step / n_grid for step in range(max(int(max_shrink * n_grid), 1))]
     chunks = [
         _clipped_rows(
-            uniform_grid.in_groups(rows, group_size).contiguous(),
-            gram,
-            bits=bits,
-            sym=sym,
-            shrinks=[step / n_grid for step in range(max(int(max_shrink * n_grid), 1))],
+            uniform_grid.in_groups(rows, group_size).contiguous(), gram, factors, bits=bits, sym=sym
         )
         for rows in weight.split(_ROWS)
     ]
@@ -61,21 +59,17 @@ def clipped_grid(
 
 
 def _clipped_rows(
-    values: torch.Tensor, gram: torch.Tensor, *, bits: int, sym: bool, shrinks: list[float]
+    values: torch.Tensor, gram: torch.Tensor, factors: list[float], *, bits: int, sym: bool
 ) -> Grid:
     groups, size, _ = values.shape
     # The blocks on the diagonal, [groups, size, size], without a copy.
     blocks = gram.unflatten(0, (groups, size)).unflatten(2, (groups, size))
     blocks = blocks.diagonal(dim1=0, dim2=2).movedim(-1, 0)
     low, high = uniform_grid.value_range(values, sym=sym)
-    largest = torch.maximum(high, -low)
     best = uniform_grid.grid_of_range(low, high, bits=bits, sym=sym)
     best_loss = torch.full_like(best.scale, torch.inf)
-    for shrink in shrinks:
-        bound = largest * (1.0 - shrink)
-        grid = uniform_grid.grid_of_range(
-            torch.maximum(low, -bound), torch.minimum(high, bound), bits=bits, sym=sym
-        )
+    for factor in factors:
+        grid = uniform_grid.grid_of_range(low * factor, high * factor, bits=bits, sym=sym)
         errors = uniform_grid.rounded(values, grid, bits).sub_(values)
         loss = (blocks @ errors).mul_(errors).sum(dim=1)
         better = loss < best_loss

@@ -75,18 +75,18 @@ def search_scales(
     if any(weight.shape[1:] != (columns,) for weight in weights) or gram.shape[1] != columns:
         shapes = ", ".join(str(tuple(weight.shape)) for weight in weights)
         raise ValueError(f"weights {shapes} do not fit a gram {tuple(gram.shape)}")
-    ratios = [step / n_grid for step in range(n_grid)]
-    sizes = weight_magnitude(weights, size)
-    candidates = [(0.0, torch.ones_like(activation))] + [
-        (ratio, _candidate(activation, sizes if duo else None, ratio))
-        for duo in duo_scaling
-        for ratio in ratios
-    ]
-    errors = [0.0] * len(candidates)
-    for chunk in _row_chunks(weights, max_rows):
-        values = chunk.T.contiguous()
-        for index, (_, scales) in enumerate(candidates):
-            errors[index] += _squared_error(values, gram, scales, bits=bits, size=size, sym=sym)
+    candidates = scale_candidates(
+        activation, weight_magnitude(weights, size), n_grid=n_grid, duo_scaling=duo_scaling
+    )
+    errors = candidate_errors(
+        weights,
+        gram,
+        [scales for _, scales in candidates],
+        bits=bits,
+        group_size=size,
+        sym=sym,
+        max_rows=max_rows,
+    )
     best = min(range(len(candidates)), key=errors.__getitem__)
     ratio, scales = candidates[best]
     return ChannelScales(
@@ -97,6 +97,47 @@ def search_scales(
     )
 
 
+def scale_candidates(
+    activation: torch.Tensor,
+    magnitude: torch.Tensor,
+    *,
+    n_grid: int,
+    duo_scaling: Sequence[bool],
+) -> list[tuple[float, torch.Tensor]]:
+    """What :func:`search_scales` tries: ratio and scales float32 [columns], no scaling first.
+
+    Args:
+        activation: float32 [columns], the mean magnitude of each channel.
+        magnitude: float32 [columns]; see :func:`weight_magnitude`.
+        n_grid, duo_scaling: see :func:`search_scales`.
+    """
+    return [(0.0, torch.ones_like(activation))] + [
+        (step / n_grid, _candidate(activation, magnitude if duo else None, step / n_grid))
+        for duo in duo_scaling
+        for step in range(n_grid)
+    ]
+
+
+def candidate_errors(
+    weights: Sequence[torch.Tensor],
+    gram: torch.Tensor,
+    candidates: Sequence[torch.Tensor],
+    *,
+    bits: int,
+    group_size: int,
+    sym: bool,
+    max_rows: int | None = None,
+) -> list[float]:
+    """tr(D G Dᵀ) over all weights (or a sample of their rows) for each vector of scales."""
+    size = uniform_grid.checked_group_size(gram.shape[0], group_size)
+    errors = [0.0] * len(candidates)
+    for chunk in _row_chunks(weights, max_rows):
+        values = chunk.T.contiguous()
+        for index, scales in enumerate(candidates):
+            errors[index] += _squared_error(values, gram, scales, bits=bits, size=size, sym=sym)
+    return errors
+
+
 def scaled_gram(gram: torch.Tensor, scales: torch.Tensor) -> torch.Tensor:
     """The second moment of inputs divided by scales [columns]."""
     return (gram / scales).div_(scales.unsqueeze(-1))
@@ -104,6 +145,7 @@ def scaled_gram(gram: torch.Tensor, scales: torch.Tensor) -> torch.Tensor:
 
 def weight_magnitude(weights: Sequence[torch.Tensor], group_size: int) -> torch.Tensor:
     """The mean of |w| relative to the largest of its group, over all rows: float32 [columns]."""
+    group_size = uniform_grid.checked_group_size(weights[0].shape[1], group_size)
     total = torch.zeros_like(weights[0][0])
     rows = 0
     for weight in weights:

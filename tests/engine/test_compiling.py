@@ -49,8 +49,20 @@ def children(pid: int) -> list[str]:
     return Path(f"/proc/{pid}/task/{pid}/children").read_text().split()
 
 
-def test_nothing_is_compiled_once_quantizing_begins(tmp_path, source, cache) -> None:
-    report = planned(specification(source, tmp_path / "output", "bitsandbytes_4bit", NF4))
+@pytest.mark.slow
+@pytest.mark.parametrize(
+    ("method", "config"),
+    [
+        ("bitsandbytes_8bit", {}),
+        ("bitsandbytes_4bit", NF4),
+        ("gguf", {"file_type": "Q4_0"}),
+        ("gguf", {"file_type": "BF16"}),
+    ],
+)
+def test_nothing_is_compiled_once_quantizing_begins(
+    tmp_path, source, cache, method, config
+) -> None:
+    report = planned(specification(source, tmp_path / "output.gguf", method, config))
     compiled = None
     with start(work_order(report)) as process:
         for line in process.stdout:
@@ -59,7 +71,7 @@ def test_nothing_is_compiled_once_quantizing_begins(tmp_path, source, cache) -> 
                 compiled = machine_code(cache)
     assert event["type"] == "result"
     assert compiled and compiled == machine_code(cache)
-    again = planned(specification(source, tmp_path / "again", "bitsandbytes_4bit", NF4))
+    again = planned(specification(source, tmp_path / "again.gguf", method, config))
     assert again.plan.peak_memory_bytes < report.plan.peak_memory_bytes
 
 

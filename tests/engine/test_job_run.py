@@ -122,8 +122,14 @@ EVERY_METHOD = METHODS | {
 }
 
 
-@pytest.mark.parametrize("shard_size", [1, 400_000, None])
-@pytest.mark.parametrize(("method", "config"), EVERY_METHOD.values(), ids=EVERY_METHOD)
+@pytest.mark.parametrize(
+    ("method", "config", "shard_size"),
+    [
+        pytest.param(method, config, shard_size, id=f"{name}-{shard_size}")
+        for name, (method, config) in EVERY_METHOD.items()
+        for shard_size in ([None] if method == "gguf" else [1, 400_000, None])
+    ],
+)
 def test_the_size_is_the_planned_one(tmp_path, method, config, shard_size) -> None:
     source = tiny_models.write(tmp_path / "source", shards=2, **SIZES)
     output = output_path(tmp_path, method)

@@ -23,11 +23,10 @@ def test_an_error_of_the_thread_is_raised_after_the_items_before_it():
         yield 1
         raise Stopped
 
-    got = []
+    found = in_background(items(), lambda: None)
+    assert next(found) == 1
     with pytest.raises(Stopped):
-        for item in in_background(items(), lambda: None):
-            got.append(item)
-    assert got == [1]
+        next(found)
 
 
 def test_ticks_go_on_while_an_item_takes_long():

@@ -9,6 +9,9 @@ from quantd_server.calibration.step_size import tokens_per_step
 RUNTIME_BYTES = 780 << 20
 """torch and transformers, loaded and used; mapped libraries included."""
 
+ACTIVATION_BYTES = 512 << 20
+"""Activations that a job keeps in memory; the rest goes to disk."""
+
 _FLOAT32 = 4
 _TEMPORARIES = 8
 """Tensors as wide as the widest linear that a step holds at once, in units of float32: what goes

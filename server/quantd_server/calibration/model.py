@@ -17,14 +17,13 @@ import torch
 from torch import nn
 
 from quantd_server.calibration.experts import EXPERT_NAMES, take_experts_apart
+from quantd_server.calibration.interception import Forward, forwards
 from quantd_server.calibration.linears import Linear, is_linear
 from quantd_server.calibration.parameters import ParameterSource
 from quantd_server.errors import QuantdError, quoted
 
 EMBEDDING_CHUNK_BYTES = 16 << 20
 """Of the embedding, this much is read at once; only the rows of tokens that occur are kept."""
-
-Forward = Callable[..., Any]
 
 
 class BlockCall:
@@ -158,6 +157,26 @@ class BlockwiseModel:
         if stored is None or tied:
             return self._stored_name(f"{self._module_names[self._embedding]}.weight")
         return stored
+
+    @torch.inference_mode()
+    def head_input(self, states: torch.Tensor) -> torch.Tensor:
+        """What the head sees of the hidden states after the last block: the same shape, float32."""
+        batch, length, _ = states.shape
+        tokens = torch.zeros((batch, length), dtype=torch.long, device=self.device)
+        seen: list[torch.Tensor] = []
+
+        def record(value: torch.Tensor) -> torch.Tensor:
+            seen.append(value)
+            raise _Stop
+
+        with (
+            self._embedding_of(torch.zeros(1, dtype=torch.long)),
+            self._blocks_as(self._skip_to(states)),
+            forwards({"head": self._head}, lambda _: record),
+            suppress(_Stop),
+        ):
+            self._model(input_ids=tokens, use_cache=False)
+        return seen[0].float()
 
     @torch.inference_mode()
     def logits(self, states: torch.Tensor, begin: int, head: torch.Tensor) -> torch.Tensor:

@@ -6,24 +6,35 @@ however deep the model is.
 
 from __future__ import annotations
 
-import threading
 from collections import defaultdict
-from collections.abc import Iterator, Sequence
-from pathlib import Path
+from collections.abc import Callable, Iterator, Sequence
+from typing import Protocol
 
 import torch
 
 from quantd_server.calibration.activations import ActivationStore
 from quantd_server.calibration.model import BlockwiseModel
 from quantd_server.calibration.parameters import CheckpointParameters
-from quantd_server.calibration.walk import BlockWalk, Stage
+from quantd_server.calibration.walk import BlockWalk
 from quantd_server.checkpoint.huggingface import HuggingFaceCheckpoint
 from quantd_server.checkpoint.reading import TensorReader
 from quantd_server.engine.chunks import ChunkWorker, not_finite
-from quantd_server.engine.pipeline import JobCancelled, TaskOutcome
+from quantd_server.engine.output_head import OutputHead
+from quantd_server.engine.pipeline import TaskOutcome
 from quantd_server.engine.specification import QuantizationSpec
 from quantd_server.methods.base import TensorTask
-from quantd_server.methods.blockwise import BlockQuantizer, BlockwiseMethod, QuantizedLinear
+from quantd_server.methods.blockwise import BlockQuantizer, BlockwiseMethod, QuantizedLinear, Stage
+
+Progress = Callable[[int, int, float], None]
+"""Blocks that are done, blocks in all, and the finished part of the current one."""
+
+
+class WalkedStage(Stage, Protocol):
+    """A stage that goes on with other weights."""
+
+    def replace(self, name: str, weight: torch.Tensor) -> None:
+        """Let what follows see ``weight`` [out, in]."""
+        ...
 
 
 class BlockwiseRun:
@@ -34,9 +45,11 @@ class BlockwiseRun:
         checkpoint, reader: The source.
         worker: Writes.
         sequences: Calibration data, int64 [length] each.
-        folder: For activations beyond the budget.
+        store: Holds activations.
+        device: Where blocks are computed; torch's name.
         threads: Threads that compute.
-        cancelled: Set when the job shall stop.
+        check_cancelled: Raises when the job shall stop.
+        on_progress: Told how far it is.
     """
 
     def __init__(
@@ -48,40 +61,31 @@ class BlockwiseRun:
         reader: TensorReader,
         worker: ChunkWorker,
         sequences: Sequence[torch.Tensor],
-        activation_budget: int,
-        folder: Path,
+        store: ActivationStore,
+        device: str,
         threads: int,
-        cancelled: threading.Event,
+        check_cancelled: Callable[[], None],
+        on_progress: Progress,
     ) -> None:
         self._method = method
         self._spec = spec
         self._checkpoint = checkpoint
         self._worker = worker
         self._sequences = sequences
-        self._activation_budget = activation_budget
-        self._folder = folder
+        self._store = store
+        self._device = device
         self._threads = threads
-        self._cancelled = cancelled
+        self._check_cancelled = check_cancelled
+        self._on_progress = on_progress
         self._parameters = _CheckedParameters(
             checkpoint, reader, allow_non_finite=spec.allow_non_finite
         )
-        self.blocks_done = 0
-        self.blocks_total = 0
-        self.fraction_of_block = 0.0
-
-    @property
-    def fraction(self) -> float:
-        """Part of the blocks that is done, from 0 to 1."""
-        if not self.blocks_total:
-            return 0.0
-        return min(1.0, (self.blocks_done + self.fraction_of_block) / self.blocks_total)
 
     def outcomes(self, tasks: Sequence[TensorTask]) -> Iterator[TaskOutcome]:
         """Do the tasks, block after block; a tensor is told of when its block is written.
 
         Raises JobCancelled and what reading and writing raise.
         """
-        torch.set_num_threads(self._threads)
         by_block: dict[int, list[TensorTask]] = defaultdict(list)
         for task in tasks:
             assert task.block is not None
@@ -93,26 +97,35 @@ class BlockwiseRun:
         }
         config = self._spec.method.value
         make = self._method.block_quantizers(config, self._checkpoint, threads=self._threads)
-        device = "cuda" if self._spec.device == "CUDA" else "cpu"
-        model = BlockwiseModel(self._checkpoint.config, self._parameters, device=device)
-        self.blocks_total = len(model)
-        with ActivationStore(self._activation_budget, self._folder, device) as store:
-            walk = BlockWalk(
-                model,
-                self._sequences,
-                store=store,
-                targets=targets,
-                sequential=self._method.sequential(config),
-                on_progress=self._on_progress,
-                check_cancelled=self._check_cancelled,
-            )
-            for block in walk:
-                quantizer = make(by_block[block.index], self._read)
-                yield from self._do_block(quantizer, block.stages())
-                self.blocks_done, self.fraction_of_block = block.index + 1, 0.0
+        model = BlockwiseModel(self._checkpoint.config, self._parameters, device=self._device)
+        blocks = len(model)
+        done = 0
+
+        def on_progress(fraction: float) -> None:
+            self._on_progress(done, blocks, fraction)
+
+        walk = BlockWalk(
+            model,
+            self._sequences,
+            store=self._store,
+            targets=targets,
+            sequential=self._method.sequential(config),
+            on_progress=on_progress,
+            check_cancelled=self._check_cancelled,
+        )
+        for block in walk:
+            quantizer = make(by_block.pop(block.index, []), self._read)
+            yield from self._do_block(quantizer, block.stages())
+            done = block.index + 1
+        if by_block:
+            head = OutputHead(model, walk)
+            for tasks_of_head in by_block.values():
+                yield from self._do_block(make(tasks_of_head, self._read), head.stages())
 
     @torch.inference_mode()
-    def _do_block(self, quantizer: BlockQuantizer, stages: Iterator[Stage]) -> list[TaskOutcome]:
+    def _do_block(
+        self, quantizer: BlockQuantizer, stages: Iterator[WalkedStage]
+    ) -> list[TaskOutcome]:
         linears: dict[str, QuantizedLinear] = {}
         for stage in stages:
             for linear in quantizer.quantize(stage):
@@ -131,13 +144,6 @@ class BlockwiseRun:
     def _read(self, task: TensorTask) -> torch.Tensor:
         assert task.source is not None
         return self._parameters.read(task.source.name)
-
-    def _on_progress(self, fraction: float) -> None:
-        self.fraction_of_block = fraction
-
-    def _check_cancelled(self) -> None:
-        if self._cancelled.is_set():
-            raise JobCancelled
 
 
 class _CheckedParameters(CheckpointParameters):

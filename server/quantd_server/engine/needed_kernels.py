@@ -21,6 +21,7 @@ import msgspec
 from quantd_server import kernels
 from quantd_server.host.cpu import describe_cpu
 from quantd_server.host.packages import installed_version
+from quantd_server.host.system import this_system
 from quantd_server.kernels.sources import digest_of_sources
 from quantd_server.methods.base import TensorTask
 
@@ -38,6 +39,8 @@ def samples(tasks: Iterable[TensorTask]) -> tuple[TensorTask, ...]:
     """
     first: dict[str, TensorTask] = {}
     for task in tasks:
+        if task.block is not None:  # solved by torch, and kernels of its own
+            continue
         looked_at = task.source is not None and task.source.dtype in FLOAT_BYTES
         if looked_at and task.element_count and task.action in (*COMPUTED, "KEEP"):
             first.setdefault(_kind(task), task)
@@ -111,6 +114,6 @@ def _mark(sample: TensorTask, device: str) -> str:
 @functools.cache
 def _environment() -> str:
     """What machine code depends on: sources, compiler, interpreter, processor."""
-    cpu = describe_cpu()
+    cpu = describe_cpu(this_system())
     versions = [installed_version(name) for name in ("numba", "llvmlite", "numpy")]
     return repr((digest_of_sources(), versions, sys.version, cpu.model, cpu.features))

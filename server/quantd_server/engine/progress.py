@@ -14,6 +14,37 @@ REPORT_SECONDS = 0.5
 """Least time between two reports that nothing but progress calls for."""
 
 
+class ModelProgress:
+    """How far the stages are in which the model runs; written by one thread, read by another."""
+
+    def __init__(self) -> None:
+        self.stage: Stage = "CALIBRATING"
+        self.started = time.monotonic()
+        self.fraction = 0.0
+        self.blocks_done = 0
+        self.blocks_total = 0
+
+    def enter(self, stage: Stage) -> None:
+        """A stage begins."""
+        self.stage, self.fraction, self.started = stage, 0.0, time.monotonic()
+
+    def set_blocks(self, done: int, total: int, fraction_of_block: float) -> None:
+        """Blocks that are done, and the finished part of the current one."""
+        self.blocks_done, self.blocks_total = done, total
+        self.fraction = min(1.0, (done + fraction_of_block) / total)
+
+    def set_fraction(self, fraction: float) -> None:
+        """The finished part of the stage."""
+        self.fraction = fraction
+
+    @property
+    def remaining(self) -> float | None:
+        """Seconds to the end of the stage, at the pace so far."""
+        if self.fraction <= 0.0:
+            return None
+        return (time.monotonic() - self.started) * (1.0 - self.fraction) / self.fraction
+
+
 class ProgressMeter:
     """Counts source bytes and tensors."""
 
@@ -24,6 +55,11 @@ class ProgressMeter:
         self._bytes_done = 0
         self._marks: deque[tuple[float, int]] = deque([(time.monotonic(), 0)])
         self._reported = time.monotonic()
+        self._model: ModelProgress | None = None
+
+    def follow(self, model: ModelProgress) -> None:
+        """From now on the pace is that of the model, which blocks set, not bytes."""
+        self._model = model
 
     def add_bytes(self, count: int) -> None:
         """Count source bytes that are done."""
@@ -51,6 +87,7 @@ class ProgressMeter:
         seconds = time.monotonic() - start
         rate = (self._bytes_done - first) / seconds if seconds > 0 else 0.0
         left = self._bytes_total - self._bytes_done
+        model = self._model
         return Progress(
             stage=stage,
             tensors_done=self._tensors_done,
@@ -58,6 +95,8 @@ class ProgressMeter:
             bytes_done=self._bytes_done,
             bytes_total=self._bytes_total,
             bytes_per_second=rate,
-            remaining=left / rate if rate > 0 else None,
-            fraction=self._bytes_done / self._bytes_total if self._bytes_total else 0.0,
+            remaining=model.remaining if model else left / rate if rate > 0 else None,
+            blocks_done=model.blocks_done if model else 0,
+            blocks_total=model.blocks_total if model else 0,
+            fraction=model.fraction if model else self._bytes_done / max(1, self._bytes_total),
         )

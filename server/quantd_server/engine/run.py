@@ -11,13 +11,16 @@ from pathlib import Path
 
 import msgspec
 
+from quantd_server.calibration.config import CalibrationUsage
+from quantd_server.checkpoint.huggingface import HuggingFaceCheckpoint
 from quantd_server.checkpoint.opening import Checkpoint, open_checkpoint
 from quantd_server.checkpoint.output import Output, OutputDirectory, OutputFile
 from quantd_server.checkpoint.reading import TensorReader
+from quantd_server.engine.background import in_background
 from quantd_server.engine.chunks import ChunkWorker
 from quantd_server.engine.compiling import CompileOrder, prepare_kernels
-from quantd_server.engine.events import OutputFile as ReportedFile
 from quantd_server.engine.events import (
+    Evaluation,
     ProgressEvent,
     QuantizationResult,
     StageEvent,
@@ -25,10 +28,11 @@ from quantd_server.engine.events import (
     WarningEvent,
     WorkerEvent,
 )
+from quantd_server.engine.events import OutputFile as ReportedFile
 from quantd_server.engine.fingerprint import headers_digest, source_fingerprint
 from quantd_server.engine.needed_kernels import samples
 from quantd_server.engine.pipeline import JobCancelled, Pipeline, TaskOutcome
-from quantd_server.engine.progress import ProgressMeter
+from quantd_server.engine.progress import ModelProgress, ProgressMeter
 from quantd_server.engine.provenance import PROVENANCE_FILE, provenance
 from quantd_server.engine.resident_memory import largest_bytes
 from quantd_server.engine.sealing import write_variable_parts
@@ -36,9 +40,12 @@ from quantd_server.engine.specification import WorkOrder, work_options
 from quantd_server.engine.summary import ErrorSummary, summarize_types
 from quantd_server.errors import CheckpointError, Finding, Severity, quoted
 from quantd_server.methods.base import TensorQuantizer, TensorTask, WorkPlan
-from quantd_server.methods.registry import METHODS
+from quantd_server.methods.registry import BLOCKWISE_METHODS, METHODS, RUNNABLE
 
 Emit = Callable[[WorkerEvent], None]
+
+CalibratedStep = StageEvent | CalibrationUsage | TaskOutcome | Evaluation
+"""What ``CalibratedWork.steps`` gives."""
 
 
 class JobRun:
@@ -48,9 +55,11 @@ class JobRun:
         self._order = order
         self._emit = emit
         self._cancelled = cancelled
-        self._method = METHODS[order.spec.method.name]
+        self._method = RUNNABLE[order.spec.method.name]
         self._errors = ErrorSummary()
         self._compiling_bytes = 0
+        self._calibration: CalibrationUsage | None = None
+        self._evaluation: Evaluation | None = None
 
     def run(self) -> None:
         """Do the job and emit its result.
@@ -71,7 +80,13 @@ class JobRun:
             self._prepare_kernels(work)
             self._emit(StageEvent(stage="QUANTIZING"))
             worker = ChunkWorker(reader, output, allow_non_finite=self._order.spec.allow_non_finite)
-            outcomes = list(self._quantize(work, worker))
+            meter = ProgressMeter(
+                tensors_total=sum(bool(task.parts) for task in work.tasks),
+                bytes_total=sum(task.source_bytes for task in work.tasks if task.parts),
+            )
+            outcomes = list(self._quantize(work, worker, meter))
+            if self._method.calibrated:
+                outcomes += self._calibrate(checkpoint, work, reader, worker, output, meter)
             self._emit(StageEvent(stage="FINALIZING"))
             work = write_variable_parts(work, worker.variable_parts, output)
             reader.check_unchanged()
@@ -108,13 +123,14 @@ class JobRun:
 
     def _quantizer(self, task: TensorTask) -> TensorQuantizer:
         spec = self._order.spec
-        return self._method.quantizer(spec.method.value, task, spec.device or "CPU")
+        method = METHODS[spec.method.name]
+        return method.quantizer(spec.method.value, task, spec.device or "CPU")
 
-    def _quantize(self, work: WorkPlan, worker: ChunkWorker) -> Iterator[TaskOutcome]:
-        tasks = [task for task in work.tasks if task.parts]
-        meter = ProgressMeter(
-            tensors_total=len(tasks), bytes_total=sum(task.source_bytes for task in tasks)
-        )
+    def _quantize(
+        self, work: WorkPlan, worker: ChunkWorker, meter: ProgressMeter
+    ) -> Iterator[TaskOutcome]:
+        """Do the tensors that need nothing but themselves."""
+        tasks = [task for task in work.tasks if task.parts and task.block is None]
 
         def count(nbytes: int) -> None:
             meter.add_bytes(nbytes)
@@ -135,10 +151,58 @@ class JobRun:
             self._report(outcome, meter)
             yield outcome
 
+    def _calibrate(
+        self,
+        checkpoint: Checkpoint,
+        work: WorkPlan,
+        reader: TensorReader,
+        worker: ChunkWorker,
+        output: Output,
+        meter: ProgressMeter,
+    ) -> list[TaskOutcome]:
+        """Do the tensors that need calibration data, and measure the result."""
+        assert isinstance(checkpoint, HuggingFaceCheckpoint)
+        method = BLOCKWISE_METHODS[self._order.spec.method.name]
+        state = ModelProgress()
+        meter.follow(state)
+
+        def steps() -> Iterator[CalibratedStep]:
+            from quantd_server.engine.calibrated import CalibratedWork  # torch comes with it
+
+            work_of_model = CalibratedWork(
+                self._order, method, checkpoint, reader, output, state, self._cancelled
+            )
+            yield from work_of_model.steps(work, worker)
+
+        def tick() -> None:
+            if self._cancelled.is_set():
+                raise JobCancelled
+            if meter.due():
+                self._emit(ProgressEvent(progress=meter.progress(state.stage)))
+
+        outcomes = []
+        for step in in_background(steps(), tick):
+            match step:
+                case StageEvent():
+                    self._emit(step)
+                case CalibrationUsage():
+                    self._calibration = step
+                case Evaluation():
+                    self._evaluation = step
+                case TaskOutcome():
+                    meter.add_tensor()
+                    meter.add_bytes(step.task.source_bytes)
+                    self._errors.add(step)
+                    self._report(step, meter)
+                    outcomes.append(step)
+        return outcomes
+
     def _report(self, outcome: TaskOutcome, meter: ProgressMeter) -> None:
         task = outcome.task
         if outcome.first_nonfinite >= 0:
             self._emit(WarningEvent(warning=_non_finite(outcome)))
+        for warning in outcome.warnings:
+            self._emit(WarningEvent(warning=warning))
         self._emit(
             TensorEvent(
                 name=task.target_name,
@@ -148,6 +212,8 @@ class JobRun:
                 size_bytes=task.target_bytes,
                 relative_error=outcome.relative_error,
                 progress=meter.progress("QUANTIZING"),
+                output_error=outcome.output_error,
+                rounding_output_error=outcome.rounding_output_error,
             )
         )
 
@@ -198,6 +264,8 @@ class JobRun:
             worst_relative_error=self._errors.worst_relative_error,
             elapsed=elapsed,
             peak_memory_bytes=max(largest_bytes(), self._compiling_bytes),
+            calibration=self._calibration,
+            evaluation=self._evaluation,
         )
 
 

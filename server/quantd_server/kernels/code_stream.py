@@ -11,7 +11,7 @@ from typing import Any
 import numpy as np
 import numpy.typing as npt
 
-from quantd_server.kernels.gguf.compilation import kernel
+from quantd_server.kernels.compilation import kernel
 
 CODES = 32  # codes of a run of words
 WORD_BITS = 32

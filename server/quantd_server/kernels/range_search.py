@@ -11,8 +11,8 @@ from typing import Any
 
 import numpy as np
 
+from quantd_server.kernels.compilation import inner_kernel, kernel
 from quantd_server.kernels.dtypes import float16_to_float32, float32_to_float16
-from quantd_server.kernels.gguf.compilation import inner_kernel, kernel
 
 _TILE = 64
 

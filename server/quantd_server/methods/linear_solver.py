@@ -11,9 +11,9 @@ from dataclasses import dataclass
 import torch
 
 from quantd_server.kernels import uniform_grid
-from quantd_server.kernels.awq.clipping import clipped_grid
 from quantd_server.kernels.gptq.column_order import ColumnOrder
 from quantd_server.kernels.gptq.solver import solve
+from quantd_server.kernels.range_clipping import clipped_grid
 from quantd_server.kernels.uniform_grid import Grid
 
 

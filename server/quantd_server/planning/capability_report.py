@@ -19,7 +19,7 @@ from quantd_server.host.torch_build import TorchBuild
 from quantd_server.methods.gguf.architectures import FAMILIES
 from quantd_server.methods.gguf.file_types import FILE_TYPES
 from quantd_server.methods.gguf.mixtures import NEEDS_IMATRIX
-from quantd_server.methods.registry import METHODS, UNAVAILABLE
+from quantd_server.methods.registry import RUNNABLE, UNAVAILABLE
 from quantd_server.planning.load_requirements import LOAD_PATHS, describe_host, unmet_requirements
 from quantd_server.planning.torch_requirements import (
     UnmetRequirement,
@@ -160,12 +160,16 @@ FACTS: dict[str, MethodFacts] = {
         output_formats=("bitsandbytes",),
     ),
     "gptq": MethodFacts(
+        quantize_packages=("torch", "transformers", "numba"),
+        devices=("CUDA", "CPU"),
         needs_calibration=True,
         bits=(2, 3, 4, 8),
         group_sizes=(-1, 16, 32, 64, 128, 256, 512, 1024),
         output_formats=("gptq", "gptq_v2"),
     ),
     "awq": MethodFacts(
+        quantize_packages=("torch", "transformers", "numba"),
+        devices=("CUDA", "CPU"),
         needs_calibration=True,
         bits=(4,),
         group_sizes=(-1, 16, 32, 64, 128),
@@ -263,7 +267,7 @@ def method_capability(name: str, host: Host) -> MethodCapability:
 
 def usable_devices(method: str, host: Host) -> tuple[DeviceKind, ...]:
     """Kinds of device that quantizing with ``method`` can use on ``host``, best first."""
-    if method not in METHODS:
+    if method not in RUNNABLE:
         return ()
     kinds = FACTS[method].devices
     return tuple(kind for kind in kinds if not any(unmet_on_device(method, kind, host)))
@@ -298,7 +302,7 @@ def gguf_file_types() -> tuple[GgufFileTypeInfo, ...]:
 
 
 def _unmet_to_quantize(name: str, host: Host) -> tuple[UnmetRequirement, ...]:
-    if name not in METHODS:
+    if name not in RUNNABLE:
         finding: Finding = UNAVAILABLE[name]
         return (
             UnmetRequirement(reason=finding.reason, message=finding.message, remedy=finding.remedy),

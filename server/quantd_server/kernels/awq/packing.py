@@ -11,7 +11,7 @@ from typing import Any, NamedTuple
 import numpy as np
 import numpy.typing as npt
 
-from quantd_server.kernels.gguf.compilation import kernel
+from quantd_server.kernels.compilation import kernel
 
 BITS = 4
 FIELDS = 8

@@ -13,7 +13,7 @@ from typing import Any
 import numpy as np
 import torch
 
-from quantd_server.kernels.gguf.compilation import kernel
+from quantd_server.kernels.compilation import kernel
 from quantd_server.kernels.uniform_grid import Grid
 
 # Rows of a tile: with up to 64 columns of float32 it stays in the first-level cache.

@@ -2,7 +2,8 @@
 
 from __future__ import annotations
 
-from collections.abc import Sequence
+from collections.abc import Iterator, Sequence
+from typing import Any
 
 import numpy as np
 import torch
@@ -74,7 +75,7 @@ def pack(weight: QuantizedWeight) -> Contents:
 
 def dequantize(task: TensorTask, contents: Contents) -> torch.Tensor:
     """The weight float32 [out, in] that readers compute with."""
-    parts = (
+    parts: Iterator[Any] = (
         np.asarray(data).reshape(part.shape)
         for data, part in zip(contents, task.parts, strict=True)
     )

@@ -2,7 +2,8 @@
 
 from __future__ import annotations
 
-from collections.abc import Sequence
+from collections.abc import Iterator, Sequence
+from typing import Any
 
 import numpy as np
 import torch
@@ -64,7 +65,7 @@ def pack(config: GptqConfig, settings: ModuleSettings, weight: QuantizedWeight) 
 def dequantize(config: GptqConfig, task: TensorTask, contents: Contents) -> torch.Tensor:
     """The weight float32 [out, in] that readers compute with."""
     settings = settings_of(ModuleRules(config), module_of(task))
-    parts = (
+    parts: Iterator[Any] = (
         np.asarray(data).reshape(part.shape)
         for data, part in zip(contents, task.parts, strict=True)
     )
@@ -87,7 +88,7 @@ def module_of(task: TensorTask) -> str:
 
 def settings_of(rules: ModuleRules, module: str) -> ModuleSettings:
     """The settings of a module that the plan quantizes."""
-    settings = rules.settings(module)
+    settings = rules[module]
     assert isinstance(settings, ModuleSettings)
     return settings
 

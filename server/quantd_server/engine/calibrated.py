@@ -1,0 +1,138 @@
+"""What a calibrated job does besides copying tensors: read its data, solve the blocks, and measure
+the result (worker only: imports torch).
+"""
+
+from __future__ import annotations
+
+import threading
+from collections.abc import Iterator, Sequence
+
+import torch
+
+from quantd_server.calibration.activations import ActivationStore
+from quantd_server.calibration.config import CalibrationUsage, EvaluationConfig
+from quantd_server.calibration.data import TokenData, read_calibration, read_evaluation
+from quantd_server.calibration.evaluation import Evaluation as Comparing
+from quantd_server.calibration.memory import ACTIVATION_BYTES
+from quantd_server.calibration.model import BlockwiseModel
+from quantd_server.calibration.packing import Tokens
+from quantd_server.calibration.parameters import CheckpointParameters
+from quantd_server.checkpoint.huggingface import HuggingFaceCheckpoint
+from quantd_server.checkpoint.output import Output
+from quantd_server.checkpoint.reading import TensorReader
+from quantd_server.engine.blockwise import BlockwiseRun
+from quantd_server.engine.chunks import ChunkWorker
+from quantd_server.engine.events import Evaluation, Stage, StageEvent
+from quantd_server.engine.pipeline import JobCancelled, TaskOutcome
+from quantd_server.engine.progress import ModelProgress
+from quantd_server.engine.result_parameters import ResultParameters
+from quantd_server.engine.specification import WorkOrder
+from quantd_server.methods.base import TensorTask, WorkPlan
+from quantd_server.methods.blockwise import BlockwiseMethod
+
+
+class CalibratedWork:
+    """The part of a job that runs the model; ``state`` follows it."""
+
+    def __init__(
+        self,
+        order: WorkOrder,
+        method: BlockwiseMethod,
+        checkpoint: HuggingFaceCheckpoint,
+        reader: TensorReader,
+        output: Output,
+        state: ModelProgress,
+        cancelled: threading.Event,
+    ) -> None:
+        self._order = order
+        self._method = method
+        self._checkpoint = checkpoint
+        self._reader = reader
+        self._output = output
+        self._state = state
+        self._cancelled = cancelled
+        self._device = device_of(order.spec.device)
+        torch.set_num_threads(order.threads)
+
+    def steps(
+        self, work: WorkPlan, worker: ChunkWorker
+    ) -> Iterator[StageEvent | CalibrationUsage | TaskOutcome | Evaluation]:
+        """All of it: stages as they are entered, tensors as they are done, and what was measured.
+
+        Raises JobCancelled, and what reading data and tensors raises.
+        """
+        yield self._enter("CALIBRATING")
+        data = self._read_data()
+        yield data.usage
+        yield self._enter("QUANTIZING")
+        tasks = [task for task in work.tasks if task.block is not None]
+        yield from self._solve(tasks, data.sequences, worker)
+        if self._order.spec.evaluation is not None:
+            yield self._enter("EVALUATING")
+            yield self._evaluate(work, self._order.spec.evaluation)
+
+    def _enter(self, stage: Stage) -> StageEvent:
+        self._state.enter(stage)
+        return StageEvent(stage=stage)
+
+    def _read_data(self) -> TokenData:
+        config = self._order.spec.calibration
+        assert config is not None
+        return read_calibration(config, self._checkpoint.directory, self._order.paths)
+
+    def _solve(
+        self, tasks: Sequence[TensorTask], sequences: Sequence[Tokens], worker: ChunkWorker
+    ) -> Iterator[TaskOutcome]:
+        with self._store() as store:
+            run = BlockwiseRun(
+                method=self._method,
+                spec=self._order.spec,
+                checkpoint=self._checkpoint,
+                reader=self._reader,
+                worker=worker,
+                sequences=[_tensor(tokens) for tokens in sequences],
+                store=store,
+                device=self._device,
+                threads=self._order.threads,
+                check_cancelled=self._check_cancelled,
+                on_progress=self._state.set_blocks,
+            )
+            yield from run.outcomes(tasks)
+
+    def _evaluate(self, work: WorkPlan, config: EvaluationConfig) -> Evaluation:
+        data = read_evaluation(config, self._checkpoint.directory, self._order.paths)
+        sequences = [_tensor(tokens) for tokens in data.sequences if len(tokens) > 1]
+        source = CheckpointParameters(self._checkpoint, self._reader)
+        result = ResultParameters(work, self._method, self._order.spec.method.value, self._output)
+        with self._store() as store:
+            found = Comparing(
+                BlockwiseModel(self._checkpoint.config, source, device=self._device),
+                BlockwiseModel(self._checkpoint.config, result, device=self._device),
+                sequences,
+                store=store,
+                on_progress=self._state.set_fraction,
+                check_cancelled=self._check_cancelled,
+            ).run()
+        return Evaluation(
+            source_perplexity=found.source_perplexity,
+            perplexity=found.perplexity,
+            kl_divergence=found.kl_divergence,
+            top_token_agreement=found.top_token_agreement,
+            tokens=found.tokens,
+        )
+
+    def _store(self) -> ActivationStore:
+        return ActivationStore(ACTIVATION_BYTES, self._output.working, self._device)
+
+    def _check_cancelled(self) -> None:
+        if self._cancelled.is_set():
+            raise JobCancelled
+
+
+def device_of(kind: str | None) -> str:
+    """Torch's name of a kind of device."""
+    return "cuda" if kind in ("CUDA", "ROCM") else "cpu"
+
+
+def _tensor(tokens: Tokens) -> torch.Tensor:
+    return torch.tensor(tokens, dtype=torch.int64)

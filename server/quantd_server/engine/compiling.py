@@ -56,7 +56,6 @@ def prepare_kernels(order: CompileOrder, cancelled: threading.Event) -> int:
 
 
 def _do_samples(order: CompileOrder, cancelled: threading.Event) -> None:
-    method = METHODS[order.method.name]
     for sample in order.samples:
         if cancelled.is_set():
             raise JobCancelled
@@ -65,6 +64,7 @@ def _do_samples(order: CompileOrder, cancelled: threading.Event) -> None:
         if sample.action == "KEEP":
             worker.copy(sample, chunk)
             continue
+        method = METHODS[order.method.name]
         quantizer = method.quantizer(order.method.value, sample, order.device)
         worker.quantize(sample, chunk, quantizer)
         worker.write(sample, quantizer.finish().writes)

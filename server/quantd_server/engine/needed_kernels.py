@@ -31,6 +31,9 @@ COMPUTED = ("QUANTIZE", "FALLBACK", "CONVERT")
 FLOAT_BYTES = {"F32": 4, "F16": 2, "BF16": 2}
 """Bytes of a value, for the source types whose values are looked at."""
 
+SAME_KERNELS = {"FP4": "NF4"}
+"""Types that the kernels of another type make, from other tables."""
+
 
 def samples(tasks: Iterable[TensorTask]) -> tuple[TensorTask, ...]:
     """For every kind of work among ``tasks``, one of them cut down to a single row.
@@ -52,8 +55,9 @@ def _kind(task: TensorTask) -> str:
     assert task.source is not None
     if task.action == "KEEP":
         return f"{task.source.dtype} kept"
+    target = SAME_KERNELS.get(task.target_type, task.target_type)
     weighed = " weighed" if task.importance else ""
-    return f"{task.source.dtype} to {task.target_type}, {len(task.parts)} parts{weighed}"
+    return f"{task.source.dtype} to {target}, {len(task.parts)} parts{weighed}"
 
 
 def _one_row(task: TensorTask) -> TensorTask:

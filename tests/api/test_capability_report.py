@@ -159,7 +159,7 @@ def test_engines_that_need_a_card_need_a_torch_that_can_use_it():
          ["BITSANDBYTES_LACKS_DEVICE"]),
         (with_packages(H100, bitsandbytes=""), ["PACKAGE_MISSING"]),
         (with_packages(H100, torch=""), ["PACKAGE_MISSING"]),
-        (NO_GPU, ["CUDA_DEVICE_MISSING"]),
+        (NO_GPU, ["DEVICE_MISSING"]),
     ],
 )  # fmt: skip
 def test_quantizing_on_a_card_needs_a_yes_of_torch(host, expected):

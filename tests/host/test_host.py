@@ -131,6 +131,51 @@ def test_memory_in_bytes(tmp_path):
     assert (memory.total, memory.available) == (1_024_000, 409_600)
 
 
+GROUP = "sys/fs/cgroup"
+
+
+@pytest.mark.parametrize(
+    ("files", "left"),
+    [
+        ({}, None),
+        ({f"{GROUP}/memory.max": "max", f"{GROUP}/memory.current": "5"}, None),
+        ({f"{GROUP}/memory.max": "1000"}, None),
+        ({f"{GROUP}/memory.max": "1000", f"{GROUP}/memory.current": "900"}, 100),
+        (
+            {
+                f"{GROUP}/memory.max": "1000",
+                f"{GROUP}/memory.current": "900",
+                f"{GROUP}/memory.stat": "anon 600\ninactive_file 250\n",
+            },
+            350,
+        ),
+        ({f"{GROUP}/memory.max": "1000", f"{GROUP}/memory.current": "1200"}, 0),
+        (
+            {
+                "proc/self/cgroup": "0::/outer/inner\n",
+                f"{GROUP}/outer/memory.max": "1000",
+                f"{GROUP}/outer/memory.current": "950",
+                f"{GROUP}/outer/inner/memory.max": "500",
+                f"{GROUP}/outer/inner/memory.current": "100",
+            },
+            50,
+        ),
+        (
+            {
+                f"{GROUP}/memory/memory.limit_in_bytes": "1000",
+                f"{GROUP}/memory/memory.usage_in_bytes": "800",
+                f"{GROUP}/memory/memory.stat": "inactive_file 1\ntotal_inactive_file 300\n",
+            },
+            500,
+        ),
+    ],
+)
+def test_what_a_group_has_left(tmp_path, files, left):
+    machine = linux(tmp_path, {"proc/meminfo": "MemTotal: 4 kB\nMemAvailable: 3 kB\n", **files})
+    assert cgroup.memory_left(tmp_path) == left
+    assert describe_memory(machine).available == (3072 if left is None else min(3072, left))
+
+
 def test_a_limit_bounds_what_the_processor_has(tmp_path):
     files = {
         "proc/meminfo": "MemTotal: 4000 kB\nMemAvailable: 3000 kB\n",

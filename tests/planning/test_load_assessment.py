@@ -15,6 +15,7 @@ from tests.quantizing import quantize
 from quantd_server.errors import Severity
 from quantd_server.host.description import Host
 from quantd_server.planning.config_parsing.parsing import parse_config
+from quantd_server.host.torch_build import TorchBuild
 from quantd_server.planning.inspection import inspect
 from quantd_server.planning.load_assessment import (
     assess_loads,
@@ -310,3 +311,34 @@ def test_missing_blocks(tmp_path):
     config = json.loads((source / "config.json").read_text())
     (source / "config.json").write_text(json.dumps(config | {"num_hidden_layers": 3}))
     assert [finding.reason for finding in inspected(source).findings] == ["BLOCKS_MISSING"]
+
+
+@pytest.mark.parametrize(
+    ("host", "kind"), [(hosts.MI300X, "ROCM"), (hosts.ARC, "XPU"), (hosts.APPLE, "MPS")]
+)
+def test_transformers_is_told_about_on_gpus_of_all_makers(host, kind) -> None:
+    checkpoint = description(parameters=10**9)
+    assert load(checkpoint, host, "TRANSFORMERS", kind).loadable
+    other = hosts.with_torch(host, hosts.CPU_BUILD)
+    on_gpu = load(checkpoint, other, "TRANSFORMERS", kind)
+    assert [finding.reason for finding in on_gpu.findings] == ["TORCH_BUILT_FOR_OTHER_DEVICE"]
+    assert load(checkpoint, other, "TRANSFORMERS", "CPU").loadable
+
+
+def test_a_torch_that_does_not_work_is_said_once() -> None:
+    broken = hosts.with_torch(hosts.H100, TorchBuild(failure="OSError: libcudnn.so.9"))
+    for device in ("CPU", "CUDA"):
+        found = load(description(parameters=10**9), broken, "TRANSFORMERS", device)
+        assert [finding.reason for finding in found.findings] == ["TORCH_DOES_NOT_WORK"]
+    file = description(parameters=10**9, format="GGUF")
+    assert load(file, broken, "LLAMA_CPP", "CUDA").loadable
+
+
+def test_a_device_that_does_not_tell_its_memory() -> None:
+    device = msgspec.structs.replace(
+        hosts.ARC.devices[1], memory_total_bytes=0, memory_free_bytes=0
+    )
+    host = msgspec.structs.replace(hosts.ARC, devices=(hosts.ARC.devices[0], device))
+    found = load(description(), host, "TRANSFORMERS", "XPU")
+    assert [finding.reason for finding in found.findings] == ["MEMORY_UNKNOWN"]
+    assert found.loadable

@@ -11,6 +11,7 @@ from tests.quantizing import planned, quantize, roots_of, run, specification, wo
 
 from quantd_server.engine.events import QuantizationResult, TensorEvent
 from quantd_server.errors import QuantdError, Severity
+from quantd_server.host.torch_build import TorchBuild
 from quantd_server.planning import planner
 from quantd_server.planning.inspection import inspect
 
@@ -240,3 +241,20 @@ def test_a_cuda_device_that_is_here(tmp_path) -> None:
     assert planned(spec, hosts.H100).executable
     assert not planned(spec, hosts.with_packages(hosts.H100, torch="")).executable
     assert not planned(specification(source, "", "gguf", device="CUDA"), hosts.H100).executable
+
+
+@pytest.mark.parametrize(
+    ("torch", "why"),
+    [
+        (None, "not known yet"),
+        (hosts.CPU_BUILD, "is built for the CPU"),
+        (TorchBuild(failure="ImportError: libcudart"), "ImportError: libcudart"),
+    ],
+)
+def test_a_cuda_device_that_torch_cannot_use(tmp_path, torch, why) -> None:
+    source = tiny_models.write(tmp_path / "source")
+    spec = specification(source, "", "bitsandbytes_4bit", device="CUDA")
+    (finding,) = planned(spec, hosts.with_torch(hosts.H100, torch)).findings
+    assert finding.reason == "DEVICE_NOT_AVAILABLE"
+    assert why in finding.message
+    assert finding.remedy.endswith("or leave device out, or set it to CPU")

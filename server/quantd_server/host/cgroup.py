@@ -19,6 +19,24 @@ def memory_limit(root: Path) -> int:
     return min((limit for limit in limits if 0 < limit < UNLIMITED), default=0)
 
 
+def memory_left(root: Path) -> int | None:
+    """Bytes that may still be taken below the tightest limit; None when there is none.
+
+    Caches of files that were not used lately count as free: the kernel drops them first.
+    """
+    left = []
+    for controller, limit_file, usage_file, cache in (
+        ("", "memory.max", "memory.current", "inactive_file"),
+        ("memory", "memory.limit_in_bytes", "memory.usage_in_bytes", "total_inactive_file"),
+    ):
+        for file in _files(root, controller, limit_file):
+            limit, usage = read_text(file), read_text(file.with_name(usage_file))
+            if limit.isdecimal() and usage.isdecimal() and 0 < int(limit) < UNLIMITED:
+                used = int(usage) - _entry(file.with_name("memory.stat"), cache)
+                left.append(max(0, int(limit) - max(0, used)))
+    return min(left, default=None)
+
+
 def cpu_quota(root: Path) -> float | None:
     """Processors' worth of time that the group may use; None when there is no limit."""
     quotas = []
@@ -55,3 +73,12 @@ def _group_path(root: Path, controller: str) -> str:
 
 def _numbers(files: list[Path]) -> list[int]:
     return [int(text) for text in map(read_text, files) if text.isdecimal()]
+
+
+def _entry(file: Path, name: str) -> int:
+    """A number of a file with a name and a number a line; 0 without it."""
+    for line in read_text(file).splitlines():
+        key, _, value = line.partition(" ")
+        if key == name and value.isdecimal():
+            return int(value)
+    return 0

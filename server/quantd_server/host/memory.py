@@ -19,7 +19,8 @@ class Memory(msgspec.Struct, frozen=True, kw_only=True):
 
     total: int
     available: int
-    """What can be taken now without swapping; the total where the system does not tell it."""
+    """What can be taken now without swapping and below the control group's limit; the total where
+    the system does not tell it."""
     limit: int
     """Limit of the control group; 0 when there is none."""
 
@@ -30,9 +31,10 @@ def describe_memory(system: System) -> Memory:
         return _apple(system)
     entries = _meminfo(read_text(system.root / "proc/meminfo"))
     total = entries.get("MemTotal") or _physical_memory()
+    available, left = entries.get("MemAvailable", total), cgroup.memory_left(system.root)
     return Memory(
         total=total,
-        available=entries.get("MemAvailable", total),
+        available=available if left is None else min(available, left),
         limit=cgroup.memory_limit(system.root),
     )
 

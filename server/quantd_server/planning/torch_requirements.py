@@ -77,7 +77,7 @@ def unmet_to_compute(
     devices = host.devices_of(kind)
     if not devices:
         yield UnmetRequirement(
-            reason=f"{kind}_DEVICE_MISSING",
+            reason="DEVICE_MISSING",
             message=f"no driver lists a device of the kind {kind}",
             remedy="use a host that has one, or another device",
         )

@@ -14,8 +14,8 @@ from tests.quantizing import quantize
 
 from quantd_server.errors import Severity
 from quantd_server.host.description import Host
-from quantd_server.planning.config_parsing.parsing import parse_config
 from quantd_server.host.torch_build import TorchBuild
+from quantd_server.planning.config_parsing.parsing import parse_config
 from quantd_server.planning.inspection import inspect
 from quantd_server.planning.load_assessment import (
     assess_loads,

@@ -38,7 +38,10 @@ class LinearGroup:
         return self._step.statistics(self._number)
 
     def inputs(self) -> Iterator[torch.Tensor]:
-        """The input itself, [tokens, K] for every micro-batch in which a token reaches it."""
+        """The input itself, [tokens, K] for every micro-batch in which a token reaches it.
+
+        In bfloat16 or float32, as it is multiplied; not to be written to.
+        """
         return self._step.inputs(self._number)
 
 

@@ -24,7 +24,7 @@ class InputStatistics:
     tokens: int
 
 
-@torch.inference_mode()
+@torch.no_grad()  # Not inference mode: the caller may write into what it gets.
 def input_statistics(
     inputs: Iterable[torch.Tensor],
     channels: int,

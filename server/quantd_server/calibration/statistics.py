@@ -9,7 +9,7 @@ import torch
 
 from quantd_server.calibration.matrix_products import matrix_products_in_bf16
 
-PANEL = 512
+PANEL = 192
 """Rows of a gram matrix computed at once; what lies above the diagonal panel is mirrored."""
 
 
@@ -42,13 +42,13 @@ def input_statistics(
     total = torch.zeros(channels, dtype=torch.float64, device=device)
     tokens = 0
     for value in inputs:
-        flat = value.reshape(-1, channels).float()
+        flat = value.reshape(-1, channels).to(torch.float32, copy=True)
         with matrix_products_in_bf16(enabled=bf16_products):
             for begin in range(0, channels, PANEL):
                 end = min(channels, begin + PANEL)
                 gram[begin:end, :end].addmm_(flat[:, begin:end].T, flat[:, :end])
                 after_product()
-        total += torch.linalg.vector_norm(flat, ord=1, dim=0)
+        total += flat.abs_().sum(dim=0)  # a norm of order 1 takes seven times as long
         tokens += len(flat)
     _mirror(gram)
     return InputStatistics(gram=gram, mean_abs=(total / max(1, tokens)).float(), tokens=tokens)

@@ -31,7 +31,8 @@ def clipped_grid(
     """Fit the grids of a weight to clipped ranges: float32 [groups, rows].
 
     Candidates are a group's range times 1, 1 - 1/n_grid … above 1 - max_shrink, on both sides of
-    0; what lies beyond takes the outermost code. A range that is as good as a narrower one is kept.
+    0, and for asymmetric grids every second of these steps on one side alone; what lies beyond
+    takes the outermost code. A range that is as good as a narrower one is kept.
 
     Args:
         weight: float32 [rows, columns], with channel scales multiplied in if there are any.
@@ -45,7 +46,7 @@ def clipped_grid(
     """
     if gram.shape != (weight.shape[1],) * 2:
         raise ValueError(f"a weight {tuple(weight.shape)} does not fit a gram {tuple(gram.shape)}")
-    factors = [1.0 - step / n_grid for step in range(max(int(max_shrink * n_grid), 1))]
+    factors = _factors(max_shrink, n_grid, sym=sym)
     chunks = [
         _clipped_rows(
             uniform_grid.in_groups(rows, group_size).contiguous(), gram, factors, bits=bits, sym=sym
@@ -58,8 +59,24 @@ def clipped_grid(
     )
 
 
+def _factors(max_shrink: float, n_grid: int, *, sym: bool) -> list[tuple[float, float]]:
+    """What the lower and the upper end of a range are multiplied by, largest range first."""
+    steps = [1.0 - step / n_grid for step in range(max(int(max_shrink * n_grid), 1))]
+    both = [(step, step) for step in steps]
+    if sym:
+        return both
+    # Every second step of one end alone: a group often has one outlier.
+    one = steps[2::2]
+    return [*both, *((step, 1.0) for step in one), *((1.0, step) for step in one)]
+
+
 def _clipped_rows(
-    values: torch.Tensor, gram: torch.Tensor, factors: list[float], *, bits: int, sym: bool
+    values: torch.Tensor,
+    gram: torch.Tensor,
+    factors: list[tuple[float, float]],
+    *,
+    bits: int,
+    sym: bool,
 ) -> Grid:
     groups, size, _ = values.shape
     # The blocks on the diagonal, [groups, size, size], without a copy.
@@ -68,8 +85,8 @@ def _clipped_rows(
     low, high = uniform_grid.value_range(values, sym=sym)
     best = uniform_grid.grid_of_range(low, high, bits=bits, sym=sym)
     best_loss = torch.full_like(best.scale, torch.inf)
-    for factor in factors:
-        grid = uniform_grid.grid_of_range(low * factor, high * factor, bits=bits, sym=sym)
+    for below, above in factors:
+        grid = uniform_grid.grid_of_range(low * below, high * above, bits=bits, sym=sym)
         errors = uniform_grid.rounded(values, grid, bits).sub_(values)
         loss = (blocks @ errors).mul_(errors).sum(dim=1)
         better = loss < best_loss

@@ -26,7 +26,15 @@ class ScaleSettings:
     """Arguments of the search; see ``kernels.awq.scales.search_scales``."""
 
     n_grid: int
-    duo_scaling: bool
+    duo_scaling: bool | None
+    """None for the better of both."""
+    max_rows: int = 256
+    """Rows of the weights that the search looks at."""
+
+    @property
+    def formulas(self) -> tuple[bool, ...]:
+        """With and without the weights."""
+        return (True, False) if self.duo_scaling is None else (self.duo_scaling,)
 
 
 Inputs = Callable[[], Iterable[tuple[list[torch.Tensor], InputStatistics]]]
@@ -41,7 +49,6 @@ def choose_scales(
     ``single``: there is one group. Otherwise ``inputs`` is gone through twice, so that the
     statistics of one group at a time are in memory.
     """
-    duo = (scales.duo_scaling,)
     if single:
         [(weights, statistics)] = inputs()
         return search_scales(
@@ -52,13 +59,14 @@ def choose_scales(
             group_size=linear.group_size,
             sym=linear.sym,
             n_grid=scales.n_grid,
-            duo_scaling=duo,
+            duo_scaling=scales.formulas,
+            max_rows=scales.max_rows,
         ).scales
     activation, magnitude = _shared_magnitudes(inputs, linear.group_size)
     candidates = [
         candidate
         for _, candidate in scale_candidates(
-            activation, magnitude, n_grid=scales.n_grid, duo_scaling=duo
+            activation, magnitude, n_grid=scales.n_grid, duo_scaling=scales.formulas
         )
     ]
     errors = [0.0] * len(candidates)
@@ -70,6 +78,7 @@ def choose_scales(
             bits=linear.bits,
             group_size=linear.group_size,
             sym=linear.sym,
+            max_rows=scales.max_rows,
         )
         errors = [total + error for total, error in zip(errors, found, strict=True)]
     return candidates[min(range(len(errors)), key=errors.__getitem__)]

@@ -70,6 +70,7 @@ class GptqConfig(msgspec.Struct, frozen=True, kw_only=True):
     format: GptqFormat | None = None
     dynamic: tuple[GptqModuleRule, ...] = ()
     awq_scaling: bool | None = None
+    max_shrink: float | None = None
 
 
 AwqFormat = Literal["GEMM", "GEMV", "GEMV_FAST", "LLM_AWQ"]

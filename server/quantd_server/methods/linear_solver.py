@@ -6,7 +6,7 @@ Three ways, from the same arguments to the same result: plain rounding, rounding
 
 from __future__ import annotations
 
-from dataclasses import dataclass
+from dataclasses import dataclass, replace
 
 import torch
 
@@ -14,6 +14,7 @@ from quantd_server.kernels import uniform_grid
 from quantd_server.kernels.gptq.column_order import ColumnOrder
 from quantd_server.kernels.gptq.solver import solve
 from quantd_server.kernels.range_clipping import clipped_grid
+from quantd_server.kernels.scale_refit import refit_scales
 from quantd_server.kernels.uniform_grid import Grid
 
 
@@ -38,8 +39,8 @@ class LinearSettings:
     mse: float = 0.0
     """As in ``uniform_grid.fit``."""
     max_shrink: float | None = None
-    """Largest part of a range that clipping may cut off; None for no clipping. With GPTQ's solver
-    the clipped grids are fixed before it starts."""
+    """Largest part of a range that clipping may cut off; None for no clipping. GPTQ's solver clips
+    the grids that are fixed before it starts (``static_groups``)."""
     gptq: GptqSettings | None = None
     """None for rounding to the nearest."""
 
@@ -75,10 +76,10 @@ def quantize_linear(
 ) -> QuantizedWeight:
     """Quantize a weight float32 [out, in] whose input has the second moment ``gram`` [in, in]."""
     if settings.gptq is None:
-        return rounded(weight, settings, gram if settings.max_shrink is not None else None)
+        return _refitted(weight, gram, rounded(weight, settings, gram))
     size = uniform_grid.checked_group_size(weight.shape[1], settings.group_size)
     static_grid = None
-    if settings.gptq.static_groups or settings.max_shrink is not None:
+    if settings.gptq.static_groups:
         static_grid = _grid(weight, gram, settings, size)
     solution = solve(
         weight,
@@ -102,6 +103,15 @@ def quantize_linear(
         fell_back=solution.fell_back,
         saturated_groups=solution.saturated_groups,
     )
+
+
+def _refitted(
+    weight: torch.Tensor, gram: torch.Tensor, quantized: QuantizedWeight
+) -> QuantizedWeight:
+    scales = refit_scales(
+        weight, quantized.codes, quantized.scales, quantized.zeros, quantized.g_idx, gram
+    )
+    return replace(quantized, scales=scales)
 
 
 def rounded(

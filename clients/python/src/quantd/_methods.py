@@ -119,6 +119,7 @@ def gptq(
     format: str | None = None,  # noqa: A002 - the name in quantization_config
     dynamic: Iterable[Mapping[str, Any]] = (),
     awq_scaling: bool | None = None,
+    max_shrink: float | None = None,
 ) -> v1.MethodConfig:
     """GPTQ: second-order rounding on calibration data.
 
@@ -131,13 +132,14 @@ def gptq(
         act_group_aware: Whether columns are ordered inside groups. Default True.
         sym: Symmetric grid. Default True.
         true_sequential: Whether the linears of a block are quantized in stages. Default True.
-        static_groups: Whether scales are fixed before errors propagate. Default False.
+        static_groups: Whether scales are fixed before errors propagate. Default True.
         mse: Exponent of the scale search; 0 turns it off. Default 0.
         block_size: Columns solved together. Default 128.
         lm_head: Whether the output head is quantized too. Default False.
         format: "gptq" or "gptq_v2".
         dynamic: Settings by module, each a mapping with the fields of `GptqModuleRule`.
         awq_scaling: Whether channels are scaled as AWQ does before solving. Default False.
+        max_shrink: Largest part of a range that may be cut off where that helps. Default 0.5.
 
     Returns:
         The configuration.
@@ -170,7 +172,7 @@ def awq(
         format: "gemm", the only one that is written.
         modules_to_not_convert: Modules to leave as they are, besides the output head.
         n_grid: Points of the scale search. Default 20.
-        duo_scaling: Whether scales depend on the weights too. Default True.
+        duo_scaling: Whether scales depend on the weights too. Default: what is better.
         apply_clip: Whether ranges are clipped where that helps. Default True.
         max_shrink: Largest fraction that clipping may cut off. Default 0.5.
         gptq_solver: Whether scaled weights are rounded by GPTQ's solver. Default False.

@@ -46,7 +46,6 @@ DEFAULTS = AwqConfig(
     zero_point=True,
     format="GEMM",
     n_grid=20,
-    duo_scaling=True,
     apply_clip=True,
     max_shrink=0.5,
     gptq_solver=False,

@@ -21,7 +21,7 @@ from quantd_server.methods.scale_folding import foldings_by_block
 
 SOLVER = GptqSettings(
     order=ColumnOrder.ACTIVATION_IN_GROUPS,
-    static_groups=False,
+    static_groups=True,
     damp_percent=0.05,
     damp_auto_increment=0.01,
     block_size=128,
@@ -41,7 +41,7 @@ def block_quantizers(
         max_shrink=config.max_shrink if config.apply_clip else None,
         gptq=SOLVER if config.gptq_solver else None,
     )
-    scales = ScaleSettings(n_grid=config.n_grid, duo_scaling=bool(config.duo_scaling))
+    scales = ScaleSettings(n_grid=config.n_grid, duo_scaling=config.duo_scaling)
     folds = foldings_by_block(checkpoint)
 
     def make(tasks: Sequence[TensorTask], read: Read) -> BlockSolver:

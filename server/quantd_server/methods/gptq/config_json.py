@@ -42,5 +42,6 @@ def gptq_json(config: GptqConfig, *, output_head: bool) -> dict[str, Any]:
             "act_group_aware": config.act_group_aware,
             "block_size": config.block_size,
             "awq_scaling": config.awq_scaling,
+            "max_shrink": config.max_shrink,
         },
     }

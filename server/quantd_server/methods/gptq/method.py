@@ -55,7 +55,7 @@ DEFAULTS = GptqConfig(
     desc_act=False,
     sym=True,
     true_sequential=True,
-    static_groups=False,
+    static_groups=True,
     mse=0.0,
     block_size=128,
     lm_head=False,
@@ -83,6 +83,7 @@ class Gptq:
             GptqConfig(
                 act_group_aware=not config.desc_act and config.group_size != -1,
                 format="GPTQ_V2" if asymmetric else "GPTQ",
+                max_shrink=0.5 if config.static_groups and not config.mse else 0.0,
             ),
         )
 

@@ -20,7 +20,7 @@ from quantd_server.methods.gptq.module_settings import ModuleRules, ModuleSettin
 from quantd_server.methods.linear_solver import GptqSettings, LinearSettings, QuantizedWeight
 from quantd_server.methods.scale_folding import foldings_by_block
 
-AWQ_SCALES = ScaleSettings(n_grid=20, duo_scaling=True)
+AWQ_SCALES = ScaleSettings(n_grid=20, duo_scaling=None)
 """The defaults of AwqConfig."""
 
 
@@ -97,7 +97,7 @@ def _linear(config: GptqConfig, settings: ModuleSettings) -> LinearSettings:
     order = ColumnOrder.NATURAL
     if settings.desc_act:
         order = ColumnOrder.ACTIVATION
-    elif settings.act_group_aware:
+    elif settings.act_group_aware or (config.static_groups and settings.group_size == -1):
         order = ColumnOrder.ACTIVATION_IN_GROUPS
     assert config.damp_percent is not None and config.damp_auto_increment is not None
     assert config.block_size is not None
@@ -106,6 +106,7 @@ def _linear(config: GptqConfig, settings: ModuleSettings) -> LinearSettings:
         group_size=settings.group_size,
         sym=settings.sym,
         mse=config.mse or 0.0,
+        max_shrink=config.max_shrink or None,
         gptq=GptqSettings(
             order=order,
             static_groups=bool(config.static_groups),

@@ -38,6 +38,21 @@ def _check(values: Mapping[str, Any]) -> Iterator[Breach]:
                 "act_group_aware is true, but it orders groups, and group_size -1 makes none",
                 "set act_group_aware to false, or give a group_size such as 128",
             )
+    if values.get("max_shrink"):
+        if values.get("static_groups") is False:
+            yield Breach(
+                "max_shrink",
+                "GPTQ_MAX_SHRINK_NEEDS_STATIC_GROUPS",
+                "max_shrink clips fixed groups, and static_groups is false",
+                "set static_groups to true, or max_shrink to 0",
+            )
+        if values.get("mse"):
+            yield Breach(
+                "max_shrink",
+                "GPTQ_ONE_RANGE_SEARCH",
+                "mse and max_shrink are two searches for ranges, and both are above 0",
+                "set one of them to 0",
+            )
     if values.get("sym") is False:
         if values.get("format") == "GPTQ":
             yield Breach(
@@ -91,6 +106,7 @@ TABLE = MethodTable(
         ),
         Field("dynamic", ModuleRules()),
         Field("awq_scaling", Boolean(), ("meta.awq_scaling",)),
+        Field("max_shrink", Number(maximum=1, below_maximum=True), ("meta.max_shrink",)),
     ),
     ignored=(
         Ignored(("method",), IDENTITY, Choice.of("gptq")),

@@ -34,7 +34,7 @@ class GptqModuleRule(_message.Message):
     def __init__(self, pattern: _Optional[str] = ..., exclude: bool = ..., bits: _Optional[int] = ..., group_size: _Optional[int] = ..., sym: bool = ..., desc_act: bool = ...) -> None: ...
 
 class GptqConfig(_message.Message):
-    __slots__ = ("bits", "group_size", "damp_percent", "damp_auto_increment", "desc_act", "act_group_aware", "sym", "true_sequential", "static_groups", "mse", "block_size", "lm_head", "format", "dynamic", "awq_scaling")
+    __slots__ = ("bits", "group_size", "damp_percent", "damp_auto_increment", "desc_act", "act_group_aware", "sym", "true_sequential", "static_groups", "mse", "block_size", "lm_head", "format", "dynamic", "awq_scaling", "max_shrink")
     BITS_FIELD_NUMBER: _ClassVar[int]
     GROUP_SIZE_FIELD_NUMBER: _ClassVar[int]
     DAMP_PERCENT_FIELD_NUMBER: _ClassVar[int]
@@ -50,6 +50,7 @@ class GptqConfig(_message.Message):
     FORMAT_FIELD_NUMBER: _ClassVar[int]
     DYNAMIC_FIELD_NUMBER: _ClassVar[int]
     AWQ_SCALING_FIELD_NUMBER: _ClassVar[int]
+    MAX_SHRINK_FIELD_NUMBER: _ClassVar[int]
     bits: int
     group_size: int
     damp_percent: float
@@ -65,4 +66,5 @@ class GptqConfig(_message.Message):
     format: GptqFormat
     dynamic: _containers.RepeatedCompositeFieldContainer[GptqModuleRule]
     awq_scaling: bool
-    def __init__(self, bits: _Optional[int] = ..., group_size: _Optional[int] = ..., damp_percent: _Optional[float] = ..., damp_auto_increment: _Optional[float] = ..., desc_act: bool = ..., act_group_aware: bool = ..., sym: bool = ..., true_sequential: bool = ..., static_groups: bool = ..., mse: _Optional[float] = ..., block_size: _Optional[int] = ..., lm_head: bool = ..., format: _Optional[_Union[GptqFormat, str]] = ..., dynamic: _Optional[_Iterable[_Union[GptqModuleRule, _Mapping]]] = ..., awq_scaling: bool = ...) -> None: ...
+    max_shrink: float
+    def __init__(self, bits: _Optional[int] = ..., group_size: _Optional[int] = ..., damp_percent: _Optional[float] = ..., damp_auto_increment: _Optional[float] = ..., desc_act: bool = ..., act_group_aware: bool = ..., sym: bool = ..., true_sequential: bool = ..., static_groups: bool = ..., mse: _Optional[float] = ..., block_size: _Optional[int] = ..., lm_head: bool = ..., format: _Optional[_Union[GptqFormat, str]] = ..., dynamic: _Optional[_Iterable[_Union[GptqModuleRule, _Mapping]]] = ..., awq_scaling: bool = ..., max_shrink: _Optional[float] = ...) -> None: ...

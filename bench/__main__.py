@@ -14,7 +14,7 @@ from bench import host
 from bench.processes import REPOSITORY, BenchError
 
 CACHE = REPOSITORY / ".cache"
-TABLES = ("server", "inspect", "quantize", "kernels")
+TABLES = ("server", "inspect", "quantize", "calibrated", "kernels")
 
 
 def main() -> None:
@@ -23,6 +23,9 @@ def main() -> None:
     parser.add_argument("--model", type=Path, default=CACHE / "smollm2", help="SmolLM2's folder")
     parser.add_argument("--cache", type=Path, default=CACHE / "bench", help="for large files")
     parser.add_argument("--runs", type=int, default=1, help="runs of each case of `quantize`")
+    parser.add_argument("--samples", type=int, default=64, help="sequences of `calibrated`")
+    parser.add_argument("--calibration", type=Path, help="text that `calibrated` calibrates with")
+    parser.add_argument("--evaluation", type=Path, help="text that `calibrated` measures on")
     parser.add_argument("--no-peers", action="store_true", help="leave the other tools out")
     arguments = parser.parse_args()
     unknown = set(arguments.tables) - set(TABLES)
@@ -61,6 +64,18 @@ def print_one(name: str, arguments: argparse.Namespace) -> str | None:
             from bench import quantize
 
             quantize.main(model, cache, runs=arguments.runs, peers=not arguments.no_peers)
+        elif name == "calibrated":
+            from bench import calibrated
+
+            calibrated.main(
+                model,
+                cache,
+                runs=arguments.runs,
+                peers=not arguments.no_peers,
+                calibration=arguments.calibration,
+                evaluation=arguments.evaluation,
+                samples=arguments.samples,
+            )
         else:
             from bench import kernels
 

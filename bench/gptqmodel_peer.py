@@ -28,8 +28,8 @@ def main(method: str, source: str, output: str, tokens: str, group_size: str) ->
     loaded = time.perf_counter()
     sequences = json.loads(Path(tokens).read_text())
     samples = [
-        {"input_ids": torch.tensor([ids]), "attention_mask": torch.ones((1, len(ids)), dtype=int)}
-        for ids in sequences
+        {"input_ids": ids, "attention_mask": torch.ones_like(ids)}
+        for ids in map(torch.tensor, ([sequence] for sequence in sequences))
     ]
     model.quantize(samples, batch_size=1)
     quantized = time.perf_counter()

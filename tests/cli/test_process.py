@@ -217,7 +217,7 @@ def test_a_method_that_does_not_run_is_planned_all_the_same(checkpoint):
     code, stdout, stderr = run("plan", str(checkpoint), "--config", config)
     assert code != 0
     assert "NOT_IMPLEMENTED" in stdout
-    assert "GPTQ4" in stdout
+    assert "AQLM1x8" in stdout
     assert "Traceback" not in stderr
 
 

@@ -30,6 +30,14 @@ def _environment(monkeypatch):
     monkeypatch.delenv("QUANTD_SERVER", raising=False)
 
 
+@pytest.fixture(autouse=True)
+def _interrupts():
+    # Whoever starts the tests in the background may have them ignore SIGINT, and so would these.
+    previous = signal.signal(signal.SIGINT, signal.default_int_handler)
+    yield
+    signal.signal(signal.SIGINT, previous)
+
+
 def quantd(*words, **more):
     return subprocess.Popen(
         [sys.executable, "-m", "quantd_server", *words],

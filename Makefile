@@ -17,6 +17,21 @@ LLAMA_CPP_INSTALLED := $(LLAMA_CPP)/.installed
 export QUANTD_LLAMA_CPP := $(CURDIR)/$(LLAMA_CPP)
 endif
 
+# What writes and reads GPTQ and AWQ checkpoints elsewhere, for the slow tests. It asks for newer
+# versions than ours of what it stands on, and runs on ours.
+GPTQMODEL := .venv-gptqmodel
+GPTQMODEL_INSTALLED := $(GPTQMODEL)/.installed
+GPTQMODEL_PACKAGES := gptqmodel==7.7.0 optimum==2.3.0 device-smi==0.5.7 logbar==0.4.15 \
+	tokenicer==0.0.14 pypcre==0.6.4 defuser==0.0.28 threadpoolctl==3.8.0 torchao==0.18.0 \
+	kernels==0.17.2 ninja==1.13.2 pillow==13.0.0 maturin==1.16.0 random_word==1.0.13 \
+	datasets==5.2.0 dill==0.4.1 pyarrow==26.0.1 xxhash==4.1.0 multiprocess==0.70.19 pandas==3.1.1 \
+	python-dateutil==4.0.0 pytz==2026.6 six==1.17.0 tzdata==2026.6 aiohttp==3.14.5 \
+	aiohappyeyeballs==2.7.1 aiosignal==1.4.0 attrs==26.1.0 frozenlist==1.8.0 multidict==7.2.1 \
+	propcache==0.5.4 yarl==1.25.1
+ifneq ($(wildcard $(GPTQMODEL_INSTALLED)),)
+export QUANTD_GPTQMODEL_PYTHON := $(CURDIR)/$(GPTQMODEL)/bin/python
+endif
+
 # Compiled numba kernels are kept between runs, and nothing here may reach a model hub.
 export NUMBA_CACHE_DIR := $(CURDIR)/$(CACHE)/numba
 export HF_HUB_OFFLINE := 1
@@ -27,7 +42,7 @@ export UV_SYSTEM_CERTS := 1
 .DELETE_ON_ERROR:
 .NOTPARALLEL:
 .PHONY: help setup demo test lint format spec pytest test-slow bench third_party generate baseline \
-	lock model llama-cpp clean
+	lock model llama-cpp gptqmodel clean
 
 help: ## print these targets
 	@awk -F ':.*## ' '/^[a-z_-]+:.*## / { printf "make %-12s %s\n", $$1, $$2 }' $(MAKEFILE_LIST)
@@ -67,6 +82,8 @@ pytest: setup model llama-cpp
 test-slow: setup model llama-cpp ## run the slow tests
 	$(BIN)/pytest -m slow
 
+gptqmodel: $(GPTQMODEL_INSTALLED) ## install gptqmodel, so that the slow tests compare with it
+
 bench: setup model llama-cpp ## print the tables of measurements
 	$(BIN)/python -m bench
 
@@ -85,7 +102,7 @@ lock: setup ## resolve requirements.lock again, keeping the versions that still 
 		--output-file requirements.lock
 
 clean: ## remove everything that make made, .venv and downloads included
-	rm -rf .venv $(CACHE) third_party .mypy_cache .ruff_cache .pytest_cache .hypothesis
+	rm -rf .venv $(GPTQMODEL) $(CACHE) third_party .mypy_cache .ruff_cache .pytest_cache .hypothesis
 	find . -name __pycache__ -o -name '*.egg-info' | xargs rm -rf
 
 $(INSTALLED): requirements.lock pyproject.toml clients/python/pyproject.toml
@@ -108,6 +125,13 @@ model: $(INSTALLED)
 
 llama-cpp: $(LLAMA_CPP_INSTALLED)
 	@test -n "$(LLAMA_CPP)" || echo "skipping comparisons with llama.cpp: they need npm on Linux x86_64"
+
+$(GPTQMODEL_INSTALLED): $(INSTALLED)
+	rm -rf $(GPTQMODEL)
+	$(BIN)/uv venv --quiet --python $(BIN)/python $(GPTQMODEL)
+	$(BIN)/uv pip install --quiet --python $(GPTQMODEL)/bin/python --requirement requirements.lock
+	$(BIN)/uv pip install --quiet --python $(GPTQMODEL)/bin/python --no-deps $(GPTQMODEL_PACKAGES)
+	touch $@
 
 ifdef LLAMA_CPP
 $(LLAMA_CPP_INSTALLED): tests/llama_cpp.py | $(INSTALLED)

@@ -67,6 +67,7 @@ def work_order(report: PlanReport, *, threads: int = 2, job_id: str = "job1") ->
         spec=report.spec,
         source_path=report.source_path,
         output_path=report.output_path,
+        paths=report.paths,
         source_fingerprint=report.source_fingerprint,
         threads=threads,
     )

@@ -91,7 +91,6 @@ class Setting:
             lambda: self.reporter,
             Log(stream=self.log),
             probe=self.probe,
-            probe_delay=0.0,
             clock=self.clock,
         )
 
@@ -206,17 +205,37 @@ async def test_a_torch_that_cannot_use_the_card(setting):
 
 
 async def test_who_needs_the_host_with_torch_waits(setting):
-    setting.capabilities._probe_delay = 3600
-    setting.reporter.devices = H100.devices_of("CPU")
     setting.capabilities.start()
-    assert (await setting.capabilities.host()).torch is None
-    await asyncio.sleep(0.05)
-    assert setting.probe.calls == 0  # no GPU waits for the answer
     waiting = asyncio.create_task(setting.capabilities.host(with_torch=True))
-    await until(lambda: setting.probe.calls == 1)  # it did not wait for the delay
+    await until(lambda: setting.probe.calls == 1)
     assert not waiting.done()
     setting.probe.allowed.set()
     assert (await waiting).torch == CUDA_BUILD
+
+
+async def test_with_a_gpu_torch_is_asked_before_anybody_wants_to_know(setting):
+    setting.capabilities.start()
+    await until(lambda: setting.probe.calls == 1)
+
+
+@pytest.mark.parametrize("who", ["GetCapabilities", "a plan that names a device"])
+async def test_without_a_gpu_torch_is_asked_when_somebody_wants_to_know(setting, who):
+    setting.reporter.devices = H100.devices_of("CPU")
+    setting.capabilities.start()
+    assert (await setting.capabilities.host()).torch is None
+    await asyncio.sleep(0.1)
+    assert setting.probe.calls == 0
+    if who == "GetCapabilities":
+        assert await setting.state() == "TORCH_STATE_PENDING"  # and it does not wait
+    else:
+        asking = asyncio.create_task(setting.capabilities.host(with_torch=True))
+    await until(lambda: setting.probe.calls == 1)
+    setting.probe.allowed.set()
+    await until(setting.capabilities._torch_known.is_set)
+    assert await setting.state() == "TORCH_STATE_KNOWN"
+    if who != "GetCapabilities":
+        assert (await asking).torch == CUDA_BUILD
+    assert setting.probe.calls == 1
 
 
 async def test_a_refresh_looks_for_packages_and_asks_torch_again(setting):

@@ -92,7 +92,8 @@ def test_devices_that_quantize():
     assert method_capability("bitsandbytes_4bit", without).devices == ("CPU",)
     assert method_capability("bitsandbytes_4bit", APPLE).devices == ("CPU",)
     assert method_capability("gguf", H100).devices == ("CPU",)
-    assert method_capability("gptq", H100).devices == ()
+    assert method_capability("gptq", H100).devices == ("CUDA", "CPU")
+    assert method_capability("aqlm", H100).devices == ()
 
 
 def changed(build: TorchBuild, **fields) -> TorchBuild:

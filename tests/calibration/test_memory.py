@@ -22,8 +22,9 @@ SHAPES = {
 }
 
 WALK = """
-import resource, sys
+import sys
 from pathlib import Path
+from quantd_server.engine.resident_memory import largest_bytes
 from tests.calibration.families import sequences
 from tests.calibration.test_walk import walking
 samples = sequences(40, length=64)
@@ -35,7 +36,7 @@ with walking(Path(sys.argv[1]), budget=int(sys.argv[2]), sequences=samples, step
                 group.statistics()
                 for name in group.names:
                     stage.replace(name, stage.weight(name))
-print(resource.getrusage(resource.RUSAGE_SELF).ru_maxrss * 1024)
+print(largest_bytes())
 """
 
 

@@ -121,4 +121,4 @@ def test_a_token_beyond_the_vocabulary_is_a_domain_error(tmp_path):
     make("llama", tmp_path / "model")
     with opened(tmp_path / "model") as model, pytest.raises(QuantdError) as raised:
         model.embed(torch.tensor([[1, 2, 128]]))
-    assert raised.value.reason == "TOKEN_OUT_OF_VOCABULARY"
+    assert raised.value.reason == "TOKEN_BEYOND_VOCABULARY"

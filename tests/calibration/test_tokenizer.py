@@ -93,7 +93,7 @@ def test_a_tokenizer_that_is_none(tmp_path, content):
     (tmp_path / "tokenizer.json").write_text(content)
     with pytest.raises(QuantdError) as caught:
         open_tokenizer(tmp_path)
-    assert caught.value.reason == "TOKENIZER_INVALID"
+    assert caught.value.reason == "TOKENIZER_MALFORMED"
 
 
 def test_no_tokenizer(tmp_path):

@@ -30,6 +30,14 @@ def _environment(monkeypatch):
     monkeypatch.delenv("QUANTD_SERVER", raising=False)
 
 
+@pytest.fixture(autouse=True)
+def _interrupts():
+    # Whoever starts the tests in the background may have them ignore SIGINT, and so would these.
+    previous = signal.signal(signal.SIGINT, signal.default_int_handler)
+    yield
+    signal.signal(signal.SIGINT, previous)
+
+
 def quantd(*words, **more):
     return subprocess.Popen(
         [sys.executable, "-m", "quantd_server", *words],
@@ -210,11 +218,14 @@ def test_a_quantization_config_that_will_not_do_ends_the_command(checkpoint, con
 
 
 def test_a_method_that_does_not_run_is_planned_all_the_same(checkpoint):
-    config = '{"quant_method": "gptq", "bits": 4, "group_size": 32, "desc_act": false, "sym": true}'
+    config = (
+        '{"quant_method": "aqlm", "in_group_size": 8, "out_group_size": 1, "num_codebooks": 1,'
+        ' "nbits_per_codebook": 8}'
+    )
     code, stdout, stderr = run("plan", str(checkpoint), "--config", config)
     assert code != 0
     assert "NOT_IMPLEMENTED" in stdout
-    assert "GPTQ4" in stdout
+    assert "AQLM1x8" in stdout
     assert "Traceback" not in stderr
 
 

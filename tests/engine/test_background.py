@@ -61,3 +61,20 @@ def test_a_tick_that_raises_does_not_wait_for_the_thread():
         next(in_background(items(), tick, every=0.01))
     assert time.monotonic() - started < 20
     release.set()
+
+
+def test_a_thread_that_is_not_wanted_any_more_ends():
+    ended = threading.Event()
+
+    def items():
+        try:
+            while True:
+                yield None
+        finally:
+            ended.set()
+
+    found = in_background(items(), lambda: None, every=0.01)
+    next(found)
+    found.close()
+    assert ended.wait(30)
+    assert "background" not in {thread.name for thread in threading.enumerate()}

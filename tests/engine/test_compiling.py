@@ -62,7 +62,8 @@ def children(pid: int) -> list[str]:
 def test_nothing_is_compiled_once_quantizing_begins(
     tmp_path, source, cache, method, config
 ) -> None:
-    report = planned(specification(source, tmp_path / "output.gguf", method, config))
+    suffix = ".gguf" if method == "gguf" else ""
+    report = planned(specification(source, tmp_path / f"output{suffix}", method, config))
     compiled = None
     with start(work_order(report)) as process:
         for line in process.stdout:
@@ -71,7 +72,7 @@ def test_nothing_is_compiled_once_quantizing_begins(
                 compiled = machine_code(cache)
     assert event["type"] == "result"
     assert compiled and compiled == machine_code(cache)
-    again = planned(specification(source, tmp_path / "again.gguf", method, config))
+    again = planned(specification(source, tmp_path / f"again{suffix}", method, config))
     assert again.plan.peak_memory_bytes < report.plan.peak_memory_bytes
 
 

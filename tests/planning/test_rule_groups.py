@@ -19,6 +19,7 @@ from tests import header_checkpoints, hosts, tiny_models
 from tests.quantizing import planned, specification
 
 from quantd import v1
+from quantd_server.calibration.config import CalibrationConfig, CalibrationTokens, TokenSequence
 from quantd_server.checkpoint.opening import open_checkpoint
 from quantd_server.engine.specification import ServeTarget
 from quantd_server.errors import Finding, Severity
@@ -38,6 +39,13 @@ FITTING: dict[str, dict[str, Any]] = {
     "aqlm": {"nbits_per_codebook": 8},
 }
 """A configuration of each method with which nothing is wrong with a ``model()``."""
+
+CALIBRATED = frozenset({"gptq", "awq", "aqlm"})
+
+CALIBRATION = CalibrationConfig(
+    tokens=CalibrationTokens(sequences=(TokenSequence(ids=tuple(range(16))),)), num_samples=1
+)
+"""Data that nothing is to be said about."""
 
 SAID_OF_THE_SERVER = frozenset({"NOT_IMPLEMENTED"})
 """Not about the request: the version of the server does not run the method yet."""
@@ -61,6 +69,8 @@ def findings(spec: Any, host: Any = hosts.NO_GPU) -> list[Finding]:
 
 def method_specification(source: Path, method: str, config: Any = None, **options: Any) -> Any:
     chosen = FITTING[method] if config is None else config
+    if method in CALIBRATED:
+        options.setdefault("calibration", CALIBRATION)
     return specification(source, options.pop("output", ""), method, chosen, **options)
 
 

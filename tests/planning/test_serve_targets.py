@@ -262,7 +262,7 @@ def test_what_a_plan_tells_the_rules(tmp_path) -> None:
 
     def reasons(config) -> set[str]:
         report = planned(specification(source, "", "gptq", config, serve_targets=target))
-        return {finding.reason for finding in report.findings} - {"NOT_IMPLEMENTED", PLUGIN}
+        return {finding.reason for finding in report.findings} - {"BUILTIN_TEXT_USED", PLUGIN}
 
     assert reasons({}) == set()
     assert reasons({"dynamic": [{"pattern": "mlp", "bits": 8}]}) == {"MODULE_SETTINGS_NOT_READ"}

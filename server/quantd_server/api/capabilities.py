@@ -1,7 +1,8 @@
 """The answer of `GetCapabilities` and the host behind it, kept ready and renewed in the background.
 
 Drivers can be slow and importing torch takes seconds, so nothing of that happens in a call: the
-host is examined by a thread while somebody asks, torch once by a process of its own.
+host is examined by a thread while somebody asks, torch once by a process of its own: at once where
+there is a GPU to ask about, else when somebody first wants to know.
 """
 
 from __future__ import annotations
@@ -32,10 +33,6 @@ ATTENTION_SECONDS = 60.0
 PATIENCE_SECONDS = 0.25
 """How long a call waits for figures that are too old to be renewed, before it takes the old."""
 
-PROBE_DELAY_SECONDS = 3.0
-"""Between the start and asking torch where there is no GPU to ask about: first calls, and short
-lives, have the processor for themselves."""
-
 
 class Capabilities:
     """Answers from memory: figures at most ``REFRESH_SECONDS`` old unless a driver is slow."""
@@ -46,14 +43,12 @@ class Capabilities:
         log: Log,
         *,
         probe: Callable[[], Awaitable[TorchBuild]] = probe_torch,
-        probe_delay: float = PROBE_DELAY_SECONDS,
         clock: Callable[[], float] = time.monotonic,
     ) -> None:
         """``make_reporter`` is called once, in a thread."""
         self._make_reporter = make_reporter
         self._log = log
         self._probe = probe
-        self._probe_delay = probe_delay
         self._clock = clock
         self._reporter: CapabilityReporter | None = None
         self._answer: v1.GetCapabilitiesResponse | None = None
@@ -69,7 +64,7 @@ class Capabilities:
         self._renewal: asyncio.Task[None] | None = None
 
     def start(self) -> None:
-        """Begin to examine the host, and to ask torch a little later."""
+        """Begin to examine the host, and to ask torch if there is a GPU."""
         self._keeper = asyncio.create_task(self._keep_fresh(), name="capabilities")
         self._prober = asyncio.create_task(self._ask_torch(), name="torch")
 
@@ -81,17 +76,10 @@ class Capabilities:
 
         Raises QuantdError CAPABILITIES_UNKNOWN while no report has succeeded.
         """
+        self._torch_wanted.set()
         if refresh:
             await self._start_anew()
-        await self._freshen()
-        if self._answer is None:
-            raise QuantdError(
-                reason="CAPABILITIES_UNKNOWN",
-                kind="unavailable",
-                message="the host could not be examined",
-                remedy="try again with backoff; the server's log says what is wrong",
-            )
-        return self._answer
+        return await self._newest()
 
     async def host(self, *, with_torch: bool = False) -> Host:
         """The host as ``current`` describes it; ``with_torch`` waits until torch was asked.
@@ -101,7 +89,7 @@ class Capabilities:
         if with_torch:
             self._torch_wanted.set()
             await self._torch_known.wait()
-        await self.current()
+        await self._newest()
         assert self._reporter is not None
         return self._reporter.host
 
@@ -112,6 +100,17 @@ class Capabilities:
                 task.cancel()
                 with contextlib.suppress(asyncio.CancelledError):
                     await task
+
+    async def _newest(self) -> v1.GetCapabilitiesResponse:
+        await self._freshen()
+        if self._answer is None:
+            raise QuantdError(
+                reason="CAPABILITIES_UNKNOWN",
+                kind="unavailable",
+                message="the host could not be examined",
+                remedy="try again with backoff; the server's log says what is wrong",
+            )
+        return self._answer
 
     async def _freshen(self) -> None:
         self._asked_at = now = self._clock()
@@ -159,10 +158,8 @@ class Capabilities:
         known = self._torch_known
         await self._renewed.wait()
         host = self._reporter.host if self._reporter is not None else None
-        if host is None or len(host.devices) == 1:  # nothing that waits for the answer
-            with contextlib.suppress(TimeoutError):
-                async with asyncio.timeout(self._probe_delay):
-                    await self._torch_wanted.wait()
+        if host is None or len(host.devices) == 1:  # no GPU: seconds of work that few ask for
+            await self._torch_wanted.wait()
         try:
             if host is None or host.version_of("torch"):
                 self._torch = await self._probe()

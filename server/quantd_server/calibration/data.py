@@ -65,7 +65,7 @@ def read_calibration(
     """The sequences that a resolved ``config`` means with the tokenizer in ``folder``.
 
     ``paths`` has the real path of the file by its URI. Raises QuantdError: TOKENIZER_MISSING,
-    TOKENIZER_INVALID, CHAT_TEMPLATE_MISSING, CHAT_TEMPLATE_FAILED, TEXT_FILE_FORMAT,
+    TOKENIZER_MALFORMED, CHAT_TEMPLATE_MISSING, CHAT_TEMPLATE_FAILED, TEXT_FILE_FORMAT,
     TEXT_FILE_UNREADABLE, TEXT_NOT_UTF8, JSON_LINE_INVALID, JSON_FIELD_INVALID, TOO_MANY_TOKENS,
     NO_SAMPLES.
     """

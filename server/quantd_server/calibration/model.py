@@ -273,7 +273,7 @@ class BlockwiseModel:
         rows, width = self.parameters.shape(name)
         if int(distinct[-1]) >= rows:
             raise QuantdError(
-                reason="TOKEN_OUT_OF_VOCABULARY",
+                reason="TOKEN_BEYOND_VOCABULARY",
                 message=f"token {int(distinct[-1])} of the data is not below {rows}, the rows of "
                 f"{quoted(name)}",
                 remedy="use the tokenizer of this model",

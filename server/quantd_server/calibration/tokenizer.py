@@ -58,7 +58,7 @@ class Tokenizer:
 def open_tokenizer(folder: Path) -> Tokenizer:
     """The tokenizer in a checkpoint folder.
 
-    Raises QuantdError TOKENIZER_MISSING, TOKENIZER_INVALID, or what ``open_source`` raises.
+    Raises QuantdError TOKENIZER_MISSING, TOKENIZER_MALFORMED, or what ``open_source`` raises.
     """
     raw = _read(folder, "tokenizer.json", MAX_TOKENIZER_BYTES)
     if raw is None:
@@ -74,7 +74,7 @@ def open_tokenizer(folder: Path) -> Tokenizer:
         raise
     except BaseException as error:  # noqa: BLE001 - a panic of the library is no Exception
         raise CheckpointError(
-            reason="TOKENIZER_INVALID",
+            reason="TOKENIZER_MALFORMED",
             message=f"tokenizer.json cannot be used: {quoted(str(error))}",
             remedy="restore tokenizer.json from where the checkpoint came from",
         ) from None

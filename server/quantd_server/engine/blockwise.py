@@ -6,6 +6,7 @@ however deep the model is.
 
 from __future__ import annotations
 
+import math
 from collections import defaultdict
 from collections.abc import Callable, Iterator, Sequence
 from typing import Protocol
@@ -183,7 +184,12 @@ def _outcome(task: TensorTask, linear: QuantizedLinear | None) -> TaskOutcome:
         squared_error=linear.squared_error,
         squared_sum=linear.squared_sum,
         first_nonfinite=-1,
-        output_error=linear.output_error,
-        rounding_output_error=linear.rounding_output_error,
+        # Inputs whose squares overflow have no second moment to measure with.
+        output_error=_finite(linear.output_error),
+        rounding_output_error=_finite(linear.rounding_output_error),
         warnings=linear.warnings,
     )
+
+
+def _finite(value: float) -> float | None:
+    return value if math.isfinite(value) else None

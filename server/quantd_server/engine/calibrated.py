@@ -4,9 +4,11 @@ the result (worker only: imports torch).
 
 from __future__ import annotations
 
+import math
 import threading
 from collections.abc import Iterator, Sequence
 
+import msgspec
 import torch
 
 from quantd_server.calibration.activations import ActivationStore
@@ -22,11 +24,12 @@ from quantd_server.checkpoint.output import Output
 from quantd_server.checkpoint.reading import TensorReader
 from quantd_server.engine.blockwise import BlockwiseRun
 from quantd_server.engine.chunks import ChunkWorker
-from quantd_server.engine.events import Evaluation, Stage, StageEvent
+from quantd_server.engine.events import Evaluation, Stage, StageEvent, WarningEvent
 from quantd_server.engine.pipeline import JobCancelled, TaskOutcome
 from quantd_server.engine.progress import ModelProgress
 from quantd_server.engine.result_parameters import ResultParameters
 from quantd_server.engine.specification import WorkOrder
+from quantd_server.errors import Finding, Severity
 from quantd_server.methods.base import TensorTask, WorkPlan
 from quantd_server.methods.blockwise import BlockwiseMethod
 
@@ -56,7 +59,7 @@ class CalibratedWork:
 
     def steps(
         self, work: WorkPlan, worker: ChunkWorker
-    ) -> Iterator[StageEvent | CalibrationUsage | TaskOutcome | Evaluation]:
+    ) -> Iterator[StageEvent | CalibrationUsage | TaskOutcome | Evaluation | WarningEvent]:
         """All of it: stages as they are entered, tensors as they are done, and what was measured.
 
         Raises JobCancelled, and what reading data and tensors raises.
@@ -99,7 +102,7 @@ class CalibratedWork:
             )
             yield from run.outcomes(tasks)
 
-    def _evaluate(self, work: WorkPlan, config: EvaluationConfig) -> Evaluation:
+    def _evaluate(self, work: WorkPlan, config: EvaluationConfig) -> Evaluation | WarningEvent:
         data = read_evaluation(config, self._checkpoint.directory, self._order.paths)
         sequences = [_tensor(tokens) for tokens in data.sequences if len(tokens) > 1]
         source = CheckpointParameters(self._checkpoint, self._reader)
@@ -113,6 +116,8 @@ class CalibratedWork:
                 on_progress=self._state.set_fraction,
                 check_cancelled=self._check_cancelled,
             ).run()
+        if not all(map(math.isfinite, msgspec.structs.astuple(found))):
+            return WarningEvent(warning=_not_measurable())
         return Evaluation(
             source_perplexity=found.source_perplexity,
             perplexity=found.perplexity,
@@ -136,3 +141,15 @@ def device_of(kind: str | None) -> str:
 
 def _tensor(tokens: Tokens) -> torch.Tensor:
     return torch.tensor(tokens, dtype=torch.int64)
+
+
+def _not_measurable() -> Finding:
+    return Finding(
+        severity=Severity.WARNING,
+        field="spec.evaluation",
+        reason="EVALUATION_NOT_FINITE",
+        message="the logits of the model before or after quantization are not finite, so that "
+        "nothing could be measured",
+        remedy="check the checkpoint for weights that are not finite, or too large",
+        kind="precondition",
+    )

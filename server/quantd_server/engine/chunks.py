@@ -87,6 +87,16 @@ class ChunkWorker:
         self._write(task, 0, begin, raw)
         return ChunkOutcome(source_bytes=len(raw), first_nonfinite=bad)
 
+    def check(self, task: TensorTask, chunk: Chunk) -> int:
+        """Index in the tensor of the first value of a chunk that is not finite; -1 when all are.
+
+        Raises NON_FINITE_WEIGHTS unless such values are allowed.
+        """
+        assert task.source is not None
+        item = FLOAT_BYTES[task.source.dtype]
+        raw = self._read(task, chunk.first * item, chunk.count * item)
+        return self._check(task, chunk, self._as_float32(raw, task, chunk))
+
     def quantize(self, task: TensorTask, chunk: Chunk, quantizer: TensorQuantizer) -> ChunkOutcome:
         """Quantize a chunk."""
         assert task.source is not None

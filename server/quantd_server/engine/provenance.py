@@ -1,6 +1,8 @@
 """The record that lies beside every output: what it was made from, how, and how well.
 
-It holds no time and no path, so that the same job gives the same bytes wherever it runs.
+It holds no time and no path, so that the same job gives the same bytes wherever it runs. With
+calibration that is so on one kind of machine with one number of threads: torch's matrix products
+add up in an order that depends on both.
 """
 
 from __future__ import annotations
@@ -12,7 +14,8 @@ from importlib.metadata import version
 import msgspec
 
 from quantd_server import __version__
-from quantd_server.engine.events import OutputFile
+from quantd_server.calibration.config import CalibrationUsage
+from quantd_server.engine.events import Evaluation, OutputFile
 from quantd_server.engine.pipeline import TaskOutcome
 from quantd_server.engine.specification import WorkOrder
 from quantd_server.methods.base import WorkPlan
@@ -24,6 +27,9 @@ FORMAT_VERSION = 1
 RECORDED_PACKAGES = ("numpy", "numba", "llvmlite", "gguf", "libggml-python")
 """Packages whose versions can change the bytes of an output."""
 
+MODEL_PACKAGES = ("torch", "transformers", "tokenizers")
+"""More of them, where calibration data goes through the model."""
+
 
 def provenance(
     order: WorkOrder,
@@ -31,19 +37,15 @@ def provenance(
     outcomes: Sequence[TaskOutcome],
     files: Sequence[OutputFile],
     source_digest: str,
+    *,
+    calibration: CalibrationUsage | None,
+    evaluation: Evaluation | None,
 ) -> str:
-    """The text of ``quantd.json``. ``files`` are the weight files as written,
-    ``source_digest`` is that of the source's headers.
+    """The text of ``quantd.json``. ``files`` are the weight files as written, ``source_digest`` is
+    that of the source's headers. ``calibration`` and ``evaluation``: what was used and what was
+    measured, of a method that calibrates.
     """
-    tensors = {
-        outcome.task.target_name: {
-            "source": outcome.task.source.name if outcome.task.source else None,
-            "type": outcome.task.target_type,
-            "reason": outcome.task.reason,
-            "relative_error": outcome.relative_error,
-        }
-        for outcome in outcomes
-    }
+    tensors = {outcome.task.target_name: _tensor(outcome) for outcome in outcomes}
     record = {
         "format_version": FORMAT_VERSION,
         "method": order.spec.method.name,
@@ -55,7 +57,12 @@ def provenance(
             "headers_sha256": source_digest,
         },
         "quantd_version": __version__,
-        "packages": {name: version(name) for name in RECORDED_PACKAGES},
+        "packages": {
+            name: version(name)
+            for name in (*RECORDED_PACKAGES, *(MODEL_PACKAGES if calibration else ()))
+        },
+        **({"calibration": msgspec.to_builtins(calibration)} if calibration else {}),
+        **({"evaluation": msgspec.to_builtins(evaluation)} if evaluation else {}),
         "files": {file.name: {"bytes": file.size_bytes, "sha256": file.sha256} for file in files},
         # Tensors finish in the order in which threads end; they are recorded in the plan's.
         "tensors": {
@@ -65,3 +72,17 @@ def provenance(
         },
     }
     return json.dumps(record, indent=1, ensure_ascii=False) + "\n"
+
+
+def _tensor(outcome: TaskOutcome) -> dict[str, object]:
+    task = outcome.task
+    record: dict[str, object] = {
+        "source": task.source.name if task.source else None,
+        "type": task.target_type,
+        "reason": task.reason,
+        "relative_error": outcome.relative_error,
+    }
+    if outcome.output_error is not None:
+        record["output_error"] = outcome.output_error
+        record["rounding_output_error"] = outcome.rounding_output_error
+    return record

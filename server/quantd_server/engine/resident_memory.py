@@ -12,7 +12,14 @@ _UNIT = 1 if sys.platform == "darwin" else 1024
 
 def largest_bytes(usage: resource.struct_rusage | None = None) -> int:
     """The most that a process ever had, by its usage; this process without one."""
-    return (usage or resource.getrusage(resource.RUSAGE_SELF)).ru_maxrss * _UNIT
+    if usage is not None:
+        return usage.ru_maxrss * _UNIT
+    try:
+        # Linux counts what the parent had into ru_maxrss (execve(2) keeps it), but not into this.
+        status = Path("/proc/self/status").read_text(encoding="utf-8")
+        return int(status.partition("VmHWM:")[2].split()[0]) * 1024
+    except (OSError, IndexError):
+        return resource.getrusage(resource.RUSAGE_SELF).ru_maxrss * _UNIT
 
 
 def current_bytes() -> int:

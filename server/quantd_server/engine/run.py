@@ -17,7 +17,7 @@ from quantd_server.checkpoint.opening import Checkpoint, open_checkpoint
 from quantd_server.checkpoint.output import Output, OutputDirectory, OutputFile
 from quantd_server.checkpoint.reading import TensorReader
 from quantd_server.engine.background import in_background
-from quantd_server.engine.chunks import ChunkWorker
+from quantd_server.engine.chunks import ChunkWorker, split
 from quantd_server.engine.compiling import CompileOrder, prepare_kernels
 from quantd_server.engine.events import (
     Evaluation,
@@ -44,7 +44,7 @@ from quantd_server.methods.registry import BLOCKWISE_METHODS, METHODS, RUNNABLE
 
 Emit = Callable[[WorkerEvent], None]
 
-CalibratedStep = StageEvent | CalibrationUsage | TaskOutcome | Evaluation
+CalibratedStep = StageEvent | CalibrationUsage | TaskOutcome | Evaluation | WarningEvent
 """What ``CalibratedWork.steps`` gives."""
 
 
@@ -60,6 +60,8 @@ class JobRun:
         self._compiling_bytes = 0
         self._calibration: CalibrationUsage | None = None
         self._evaluation: Evaluation | None = None
+        self._non_finite: dict[str, int] = {}
+        """First element that is not finite, by tensor, of those that are solved."""
 
     def run(self) -> None:
         """Do the job and emit its result.
@@ -78,12 +80,13 @@ class JobRun:
                 output.create(file.name, file.size)
                 output.write_at(file.name, 0, file.header)
             self._prepare_kernels(work)
-            self._emit(StageEvent(stage="QUANTIZING"))
             worker = ChunkWorker(reader, output, allow_non_finite=self._order.spec.allow_non_finite)
             meter = ProgressMeter(
                 tensors_total=sum(bool(task.parts) for task in work.tasks),
                 bytes_total=sum(task.source_bytes for task in work.tasks if task.parts),
             )
+            self._check_finite(work, worker, meter)
+            self._emit(StageEvent(stage="QUANTIZING"))
             outcomes = list(self._quantize(work, worker, meter))
             if self._method.calibrated:
                 outcomes += self._calibrate(checkpoint, work, reader, worker, output, meter)
@@ -120,6 +123,22 @@ class JobRun:
             method=spec.method, device=spec.device or "CPU", samples=samples(work.tasks)
         )
         self._compiling_bytes = prepare_kernels(order, self._cancelled)
+
+    def _check_finite(self, work: WorkPlan, worker: ChunkWorker, meter: ProgressMeter) -> None:
+        """Look at the weights that will be solved: in the middle of the model it would be late to
+        learn that one of them is not finite.
+        """
+        for task in work.tasks:
+            if task.block is None or task.source is None:
+                continue
+            for chunk in split(task, None):
+                if self._cancelled.is_set():
+                    raise JobCancelled
+                bad = worker.check(task, chunk)
+                if bad >= 0:
+                    self._non_finite.setdefault(task.source.name, bad)
+                if meter.due():
+                    self._emit(ProgressEvent(progress=meter.progress("PREPARING")))
 
     def _quantizer(self, task: TensorTask) -> TensorQuantizer:
         spec = self._order.spec
@@ -183,18 +202,22 @@ class JobRun:
         outcomes = []
         for step in in_background(steps(), tick):
             match step:
-                case StageEvent():
+                case StageEvent() | WarningEvent():
                     self._emit(step)
                 case CalibrationUsage():
                     self._calibration = step
                 case Evaluation():
                     self._evaluation = step
                 case TaskOutcome():
+                    name = step.task.source.name if step.task.source else ""
+                    outcome = msgspec.structs.replace(
+                        step, first_nonfinite=self._non_finite.get(name, -1)
+                    )
                     meter.add_tensor()
-                    meter.add_bytes(step.task.source_bytes)
-                    self._errors.add(step)
-                    self._report(step, meter)
-                    outcomes.append(step)
+                    meter.add_bytes(outcome.task.source_bytes)
+                    self._errors.add(outcome)
+                    self._report(outcome, meter)
+                    outcomes.append(outcome)
         return outcomes
 
     def _report(self, outcome: TaskOutcome, meter: ProgressMeter) -> None:
@@ -237,7 +260,15 @@ class JobRun:
             sidecar = f"{Path(self._order.output_path).name}.{PROVENANCE_FILE}"
         output.write_text(
             sidecar,
-            provenance(self._order, work, outcomes, weights, headers_digest(checkpoint)),
+            provenance(
+                self._order,
+                work,
+                outcomes,
+                weights,
+                headers_digest(checkpoint),
+                calibration=self._calibration,
+                evaluation=self._evaluation,
+            ),
         )
         small = sorted({*work.carried, *work.texts, sidecar})
         return weights + tuple(_reported(output, name) for name in small)

@@ -14,6 +14,7 @@ import signal
 import sys
 import threading
 import traceback
+from typing import NoReturn
 
 import msgspec
 
@@ -82,5 +83,16 @@ def _internal() -> Finding:
     )
 
 
+def leave(status: int) -> NoReturn:
+    """End the process without waiting for its threads.
+
+    One of them may be inside a long product or factorization. The interpreter would wait for it,
+    or take its libraries away from under it.
+    """
+    sys.stdout.flush()
+    sys.stderr.flush()
+    os._exit(status)
+
+
 if __name__ == "__main__":
-    sys.exit(main())
+    leave(main())

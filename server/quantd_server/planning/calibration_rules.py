@@ -159,15 +159,17 @@ def _noticed(spec: QuantizationSpec) -> Iterator[Finding]:
 
 
 def _ignored(spec: QuantizationSpec) -> Iterator[Finding]:
-    for name, given, what in (
-        ("calibration", spec.calibration, "needs no calibration data"),
-        ("evaluation", spec.evaluation, "is not measured at the end"),
-    ):
-        if given is not None:
-            yield Finding(
-                severity=Severity.INFO,
-                field=f"spec.{name}",
-                reason=f"{name.upper()}_IGNORED",
-                message=f"the method {what}; what was given is not used",
-                remedy=f"leave {name} out",
-            )
+    if spec.calibration is not None:
+        yield _unused("CALIBRATION_IGNORED", "calibration", "needs no calibration data")
+    if spec.evaluation is not None:
+        yield _unused("EVALUATION_IGNORED", "evaluation", "is not measured at the end")
+
+
+def _unused(reason: str, name: str, why: str) -> Finding:
+    return Finding(
+        severity=Severity.INFO,
+        field=f"spec.{name}",
+        reason=reason,
+        message=f"the method {why}; what was given is not used",
+        remedy=f"leave {name} out",
+    )

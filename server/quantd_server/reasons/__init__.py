@@ -7,6 +7,7 @@ entry to the module of its area, and run `make generate`; a test says what is mi
 from __future__ import annotations
 
 from quantd_server.reasons import (
+    calibration,
     config,
     gguf,
     headers,
@@ -27,6 +28,7 @@ __all__ = ["AREAS", "REASONS", "Area", "Reason"]
 AREAS: tuple[Area, ...] = (
     request.AREA,
     rules.AREA,
+    calibration.AREA,
     source.AREA,
     headers.AREA,
     method.AREA,

@@ -81,18 +81,10 @@ AREA = Area(
             meaning="Token texts appear twice, on which llama.cpp aborts.",
             action="Restore the tokenizer files from where the checkpoint came from.",
         ),
-        "TOKENIZER_MALFORMED": Reason(
-            meaning="The tokenizer files cannot be read.",
-            action="Restore the tokenizer files from where the checkpoint came from.",
-        ),
         "TOKENIZER_MERGES_APPROXIMATED": Reason(
             meaning="The merges of tokenizer.json cannot all be ordered by scores, as llama.cpp "
             "needs; rare words may get other tokens.",
             action="Add the model's tokenizer.model, or compare tokenizations before use.",
-        ),
-        "TOKENIZER_MISSING": Reason(
-            meaning="The checkpoint holds neither tokenizer.json nor tokenizer.model.",
-            action="Add the tokenizer files of the model.",
         ),
         "TOKENIZER_MODEL_UNSUPPORTED": Reason(
             meaning="llama.cpp has no tokenizer of this kind.",

@@ -9,7 +9,8 @@ AREA = Area(
     about="Where a result goes.",
     reasons={
         "DISK_FULL": Reason(
-            meaning="The disk filled up while the result was written.",
+            meaning="The disk filled up while the result, or what the job keeps beside it, was "
+            "written.",
             action="Free disk space, or choose an `output_uri` on a larger disk, then quantize "
             "again.",
         ),
@@ -48,6 +49,10 @@ AREA = Area(
         "OUTPUT_PARENT_NOT_FOUND": Reason(
             meaning="The folder that shall hold the output is not there any more.",
             action="Create the folder, then quantize again.",
+        ),
+        "SCRATCH_FAILED": Reason(
+            meaning="What the job keeps on disk beside the result could not be written or read.",
+            action="Check the disk that holds the output, then quantize again.",
         ),
     },
 )

@@ -8,10 +8,6 @@ AREA = Area(
     title="The request",
     about="What is wrong with a request whatever the checkpoint and the host.",
     reasons={
-        "CALIBRATION_IGNORED": Reason(
-            meaning="The method needs no calibration data, and what was given is not used.",
-            action="Nothing has to change; leave `calibration` out.",
-        ),
         "METHOD_NOT_FOUND": Reason(
             meaning="The server has no such RPC method.",
             action="List its services by reflection; use a newer server, or a client generated "

@@ -8,6 +8,20 @@ AREA = Area(
     title="Serving the result",
     about="What an engine cannot do with a result, or does slowly.",
     reasons={
+        "ACTIVATION_ORDER_SLOW": Reason(
+            meaning="With `desc_act` the input channels of a group lie apart, and the engine has "
+            "to gather them for every product.",
+            action="Use `act_group_aware` instead of `desc_act`.",
+        ),
+        "AQLM_KERNEL_MISSING": Reason(
+            meaning="The engine has no kernels for groups of several output channels and makes "
+            "floats of the weights for every product.",
+            action="Set `out_group_size` to 1.",
+        ),
+        "AWQ_FORMAT_NOT_READ": Reason(
+            meaning="The engine reads AWQ weights in the format GEMM only.",
+            action="Convert the checkpoint to GEMM, or serve it with transformers.",
+        ),
         "BFLOAT16_SLOW": Reason(
             meaning="Cards below compute capability 8.0 have no units for bfloat16.",
             action="Load or quantize with float16 as the compute type.",
@@ -29,6 +43,15 @@ AREA = Area(
             meaning="The engine reads such files with a plugin only.",
             action="Install the plugin where the result is served.",
         ),
+        "EXPERTS_NOT_READ": Reason(
+            meaning="The engine does not find quantized experts.",
+            action="Serve it with the engine that the remedy names, or leave the experts out.",
+        ),
+        "FUSED_MODULES_DIFFER": Reason(
+            meaning="The engine loads several modules as one, and their settings differ.",
+            action="Write rules of `dynamic` that match all modules of a group, and its name, "
+            "alike.",
+        ),
         "GGML_TYPE_NOT_READ": Reason(
             meaning="The engine has no kernels for a ggml type in the result.",
             action="Choose another file type, or serve it with llama.cpp.",
@@ -46,6 +69,20 @@ AREA = Area(
             "time is saved.",
             action="Serve it with llama.cpp, or choose a method that the engine keeps packed.",
         ),
+        "GPTQ_GRID_NOT_READ": Reason(
+            meaning="The engine does not read GPTQ weights with this number of bits, or on an "
+            "asymmetric grid.",
+            action="Set `bits` to 4 or 8, and `sym` to true.",
+        ),
+        "GPTQ_V2_NOT_READ": Reason(
+            meaning="The engine would take the zero points of format GPTQ_V2 for those of format "
+            "GPTQ.",
+            action="Set `sym` to true and `format` to GPTQ.",
+        ),
+        "GROUP_SIZE_NOT_READ": Reason(
+            meaning="The engine does not read GPTQ weights with this group size.",
+            action="Set `group_size` to one that the message names.",
+        ),
         "INT8_TENSOR_CORES_MISSING": Reason(
             meaning="Cards below compute capability 7.5 have no int8 tensor cores, so that "
             "LLM.int8 is slower than float16.",
@@ -54,6 +91,23 @@ AREA = Area(
         "LOAD_FORMAT_NEEDED": Reason(
             meaning="The engine has to be told the kind of the weights.",
             action="Start it with the option in the remedy.",
+        ),
+        "MARLIN_NOT_USED": Reason(
+            meaning="The engine computes without its fast Marlin kernels, slower.",
+            action="Do what the remedy says, or accept the speed.",
+        ),
+        "MARLIN_SHAPE": Reason(
+            meaning="Weights do not fill the tiles of the Marlin kernels, for which older "
+            "versions of the engine use slower ones.",
+            action="Use a new version, or leave these modules out.",
+        ),
+        "MODULE_SETTINGS_NOT_READ": Reason(
+            meaning="The engine takes all modules for ones with the same settings.",
+            action="Leave `dynamic` out, or use another engine.",
+        ),
+        "OUTPUT_HEAD_NOT_READ": Reason(
+            meaning="The engine does not find a quantized output head.",
+            action="Leave `lm_head` out, or use another engine.",
         ),
         "QUANT_STORAGE_NOT_READ": Reason(
             meaning="The engine reads 4-bit weights that are stored as uint8 only.",

@@ -110,6 +110,10 @@ AREA = Area(
             action="Complete the checkpoint, or set `tie_word_embeddings` in config.json if the "
             "model is tied.",
         ),
+        "PARAMETER_NOT_FLOAT": Reason(
+            meaning="A parameter that running the model needs is stored as no float.",
+            action="Name the original checkpoint, in float32, float16 or bfloat16.",
+        ),
         "PATH_ESCAPES_CHECKPOINT": Reason(
             meaning="A file name or a link leads out of the checkpoint's folder.",
             action="Keep every file of the checkpoint inside its folder.",
@@ -157,10 +161,29 @@ AREA = Area(
             meaning="model.safetensors.index.json names a tensor that its file does not hold.",
             action="Download the complete checkpoint again, or export it with save_pretrained.",
         ),
+        "TENSOR_NAME_TAKEN": Reason(
+            meaning="A tensor of the source has the name of one that the result needs for a "
+            "quantized weight.",
+            action="Name the original checkpoint, which is not quantized.",
+        ),
+        "TOKENIZER_MALFORMED": Reason(
+            meaning="The tokenizer files cannot be read.",
+            action="Restore the tokenizer files from where the checkpoint came from.",
+        ),
+        "TOKENIZER_MISSING": Reason(
+            meaning="The checkpoint lacks the tokenizer files that the method needs: "
+            "tokenizer.json, or for gguf that or tokenizer.model.",
+            action="Add the tokenizer files of the model, or calibrate with token ids.",
+        ),
         "WEIGHTS_OUT_OF_RANGE": Reason(
             meaning="Weights are so large that the type of the result cannot hold them.",
             action="Choose another type, or skip that module; check whether the checkpoint is "
             "damaged.",
+        ),
+        "WEIGHT_TYPE_NOT_QUANTIZABLE": Reason(
+            meaning="Weights of linear layers are not in float32, float16 or bfloat16.",
+            action="Name the original checkpoint, in one of these types, or leave these modules "
+            "out.",
         ),
     },
 )

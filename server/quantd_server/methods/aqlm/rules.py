@@ -96,20 +96,35 @@ def _bits(weights: Sequence[LinearWeight], shape: CodeShape, field: str) -> Iter
     def rate(weight: LinearWeight) -> float:
         return shape.stored_bits(weight.rows, weight.columns) / (weight.rows * weight.columns)
 
-    for threshold, severity, reason, effect in (
-        (FLOAT16_BITS, Severity.ERROR, "AQLM_BITS_TOO_MANY", "no less than float16 takes"),
-        (MANY_BITS, Severity.WARNING, "AQLM_BITS_HIGH", "as many as 8-bit methods take"),
-    ):
-        large = [weight for weight in weights if rate(weight) >= threshold]
-        if large:
-            yield finding(
-                severity,
-                reason,
-                f"{field}.nbits_per_codebook",
-                f"codes and codebooks take up to {max(map(rate, large)):.1f} bits a weight, "
-                f"{effect}, in {len(large)} weights",
-                f"use smaller codebooks, such as nbits_per_codebook 8, or {_LEAVE_OUT}",
-                [weight.entry.name for weight in large],
-                kind="invalid",
-            )
-            return
+    large = [weight for weight in weights if rate(weight) >= MANY_BITS]
+    useless = [weight for weight in large if rate(weight) >= FLOAT16_BITS]
+    if useless:
+        yield _too_many_bits(
+            Severity.ERROR,
+            "AQLM_BITS_TOO_MANY",
+            field,
+            f"{max(map(rate, useless)):.1f} bits a weight, no less than float16 takes",
+            useless,
+        )
+    elif large:
+        yield _too_many_bits(
+            Severity.WARNING,
+            "AQLM_BITS_HIGH",
+            field,
+            f"{max(map(rate, large)):.1f} bits a weight, as many as 8-bit methods take",
+            large,
+        )
+
+
+def _too_many_bits(
+    severity: Severity, reason: str, field: str, taken: str, weights: Sequence[LinearWeight]
+) -> Finding:
+    return finding(
+        severity,
+        reason,
+        f"{field}.nbits_per_codebook",
+        f"codes and codebooks take up to {taken}, in {len(weights)} weights",
+        f"use smaller codebooks, such as nbits_per_codebook 8, or {_LEAVE_OUT}",
+        [weight.entry.name for weight in weights],
+        kind="invalid",
+    )

@@ -1,0 +1,377 @@
+"""Jobs that calibrate: what they say, what they refuse, and what they leave."""
+
+from __future__ import annotations
+
+import json
+import math
+import os
+import signal
+import subprocess
+import sys
+import threading
+import time
+from importlib.metadata import version
+from pathlib import Path
+
+import msgspec
+import numpy as np
+import pytest
+from safetensors.torch import load_file, save_file
+from tests import calibrated_jobs as jobs
+from tests import packed_models, tiny_models
+from tests.quantizing import planned, run, specification, stored_tensors, work_order
+
+from quantd_server.calibration.config import (
+    CalibrationConfig,
+    CalibrationFile,
+    CalibrationTexts,
+    EvaluationConfig,
+)
+from quantd_server.engine.events import ProgressEvent, StageEvent, TensorEvent, WarningEvent
+from quantd_server.engine.pipeline import JobCancelled
+from quantd_server.errors import QuantdError
+
+pytestmark = pytest.mark.filterwarnings("ignore:.*:FutureWarning", "ignore:.*:UserWarning")
+
+each_method = pytest.mark.parametrize("method", ["gptq", "awq"])
+GROUPS = {"group_size": 32}
+Q_PROJ = "model.layers.1.self_attn.q_proj.weight"
+NORM = "model.layers.0.input_layernorm.weight"
+
+
+@pytest.fixture(scope="module")
+def llama(tmp_path_factory) -> Path:
+    return jobs.source("llama", tmp_path_factory.mktemp("sources") / "llama")
+
+
+def changed(source: Path, folder: Path, change) -> Path:
+    """A copy of a checkpoint in which ``change`` has been at the tensors."""
+    folder.mkdir()
+    (folder / "config.json").write_bytes((source / "config.json").read_bytes())
+    tensors = load_file(source / "model.safetensors")
+    change(tensors)
+    save_file(tensors, folder / "model.safetensors", {"format": "pt"})
+    return folder
+
+
+# What is said
+
+
+@each_method
+def test_stages_and_progress(tmp_path, llama, method) -> None:
+    job = jobs.run(llama, tmp_path / "output", method, GROUPS)
+    stages = [event.stage for event in job.events if isinstance(event, StageEvent)]
+    assert stages == [
+        "PREPARING",
+        "QUANTIZING",  # what needs no calibration
+        "CALIBRATING",
+        "QUANTIZING",
+        "EVALUATING",
+        "FINALIZING",
+    ]
+    tensors = [event for event in job.events if isinstance(event, TensorEvent)]
+    blocks = [event.progress.blocks_done for event in tensors]
+    assert blocks == sorted(blocks) and set(blocks) == {0, 1}
+    assert {event.progress.blocks_total for event in tensors if event.output_error} == {2}
+    last = tensors[-1].progress
+    assert last.tensors_done == last.tensors_total == len(tensors)
+    assert last.bytes_done == last.bytes_total
+    for event in job.linears.values():
+        assert 0 < event.relative_error < 1
+        assert 0 < event.output_error < 1
+    assert job.result.calibration is not None
+    assert job.result.calibration.samples_requested == 16
+    assert job.result.calibration.samples_usable == 16
+    assert job.result.calibration.tokens == 16 * 48
+    assert len(job.result.calibration.sha256) == 64
+
+
+def test_without_an_evaluation(tmp_path, llama) -> None:
+    job = jobs.run(llama, tmp_path / "output", "gptq", GROUPS, evaluation=None)
+    assert StageEvent(stage="EVALUATING") not in job.events
+    assert job.result.evaluation is None
+    assert "evaluation" not in json.loads(job.files()["quantd.json"])
+
+
+@each_method
+def test_the_record_beside_the_output(tmp_path, llama, method) -> None:
+    job = jobs.run(llama, tmp_path / "output", method, GROUPS)
+    record = json.loads(job.files()["quantd.json"])
+    assert record["calibration"] == msgspec.to_builtins(job.result.calibration)
+    assert record["evaluation"] == msgspec.to_builtins(job.result.evaluation)
+    for name in ("torch", "transformers"):
+        assert record["packages"][name] == version(name)
+    before, after = stored_tensors(llama), packed_models.dequantized(job.output)
+    solved = {}
+    for name, entry in record["tensors"].items():
+        if "output_error" not in entry:
+            assert entry["relative_error"] is None
+            continue
+        event = job.linears[name.removesuffix(".qweight").removesuffix(".weight")]
+        assert entry["output_error"] == event.output_error
+        assert entry["rounding_output_error"] == event.rounding_output_error
+        solved[entry["source"]] = entry["relative_error"]
+    assert solved.keys() == after.keys()
+    if method == "gptq":  # AWQ's files hold scaled weights
+        for name, error in solved.items():
+            weight = packed_models.array(before[name]).astype(np.float64)
+            difference = after[name] - weight
+            expected = math.sqrt(np.square(difference).sum() / np.square(weight).sum())
+            assert error == pytest.approx(expected, rel=1e-4)
+
+
+@each_method
+def test_neither_texts_nor_paths_get_into_the_output(tmp_path, llama, method) -> None:
+    source = changed(llama, tmp_path / "secret-source", lambda _: None)
+    tiny_models.write_tokenizer(source)
+    (tmp_path / "secret-file.txt").write_text("Nobody may read this. " * 40)
+    text = "Confidential, whatever it says. " * 60
+    for number, data in enumerate(
+        [
+            {"texts": CalibrationTexts(texts=(text,))},
+            {"file": CalibrationFile(uri=str(tmp_path / "secret-file.txt"))},
+        ]
+    ):
+        size = {"num_samples": 4, "sequence_length": 32}
+        # The tokenizer's ids reach beyond this model's vocabulary.
+        job = run_with_larger_vocabulary(
+            source,
+            tmp_path / f"output{number}",
+            method,
+            calibration=CalibrationConfig(**data, **size),
+            evaluation=EvaluationConfig(**data, **size),
+        )
+        for name, content in job.files().items():
+            for word in (b"Confidential", b"Nobody may", b"secret-", str(tmp_path).encode()):
+                assert word not in content, name
+    config = json.loads(job.files()["config.json"])["quantization_config"]
+    assert not {"dataset", "tokenizer", "calibration"} & set(config)
+
+
+def run_with_larger_vocabulary(source: Path, output: Path, method: str, **options) -> jobs.Job:
+    folder = source.parent / f"{output.name}-secret-source"
+
+    def enlarge(tensors) -> None:
+        for name in ("model.embed_tokens.weight", "lm_head.weight"):
+            tensors[name] = tensors[name].repeat(3, 1)[: tiny_models.VOCABULARY].contiguous()
+
+    changed(source, folder, enlarge)
+    tiny_models.write_tokenizer(folder)
+    config = json.loads((folder / "config.json").read_text())
+    (folder / "config.json").write_text(json.dumps(config | {"vocab_size": tiny_models.VOCABULARY}))
+    return jobs.run(folder, output, method, GROUPS, **options)
+
+
+@each_method
+@pytest.mark.parametrize("threads", [1, 2])
+def test_the_same_job_gives_the_same_bytes(tmp_path, llama, method, threads) -> None:
+    one, two = (
+        jobs.run(llama, tmp_path / name, method, GROUPS, threads=threads).files()
+        for name in ("one", "two")
+    )
+    assert one == two
+
+
+# What is wrong with weights and data
+
+
+@each_method
+@pytest.mark.parametrize("value", [math.nan, math.inf])
+@pytest.mark.parametrize("name", [Q_PROJ, NORM])
+def test_a_weight_that_is_not_finite_is_refused_at_once(
+    tmp_path, llama, method, value, name
+) -> None:
+    def spoil(tensors) -> None:
+        tensors[name].view(-1)[5] = value
+
+    source = changed(llama, tmp_path / "source", spoil)
+    events: list = []
+    with pytest.raises(QuantdError) as caught:
+        run_order(source, tmp_path / "output", method, events)
+    assert caught.value.reason == "NON_FINITE_WEIGHTS"
+    assert name in caught.value.message and "element 5" in caught.value.message
+    assert StageEvent(stage="CALIBRATING") not in events
+    assert [path.name for path in tmp_path.iterdir()] == ["source"]
+
+
+def run_order(source: Path, output: Path, method: str, events: list, **options) -> None:
+    spec = specification(source, output, method, GROUPS, calibration=jobs.CALIBRATION, **options)
+    run(work_order(planned(spec)), on_event=events.append)
+
+
+@each_method
+def test_a_weight_that_is_not_finite_becomes_zero_where_that_is_asked_for(
+    tmp_path, llama, method
+) -> None:
+    def spoil(tensors) -> None:
+        tensors[Q_PROJ][3, 7] = math.nan
+
+    def zero(tensors) -> None:
+        tensors[Q_PROJ][3, 7] = 0.0
+
+    spoiled = changed(llama, tmp_path / "spoiled", spoil)
+    zeroed = changed(llama, tmp_path / "zeroed", zero)
+    job = jobs.run(
+        spoiled, tmp_path / "one", method, GROUPS, allow_non_finite=True, evaluation=None
+    )
+    expected = jobs.run(zeroed, tmp_path / "two", method, GROUPS, evaluation=None)
+    assert stored_tensors(job.output) == stored_tensors(expected.output)
+    (warning,) = (event.warning for event in job.events if isinstance(event, WarningEvent))
+    assert warning.reason == "NON_FINITE_WEIGHTS"
+    assert warning.subjects == (Q_PROJ,)
+    assert f"element {3 * 64 + 7}" in warning.message and "replaced by zero" in warning.message
+
+
+def test_an_evaluation_of_what_is_not_finite_is_left_out(tmp_path, llama) -> None:
+    def spoil(tensors) -> None:
+        tensors["model.norm.weight"][0] = math.inf
+
+    source = changed(llama, tmp_path / "source", spoil)
+    job = jobs.run(source, tmp_path / "output", "gptq", GROUPS, allow_non_finite=True)
+    reasons = [event.warning.reason for event in job.events if isinstance(event, WarningEvent)]
+    assert reasons == ["NON_FINITE_WEIGHTS", "EVALUATION_NOT_FINITE"]
+    assert job.result.evaluation is None
+    json.loads(job.files()["quantd.json"], parse_constant=pytest.fail)
+
+
+@each_method
+def test_experts_that_see_few_tokens_are_rounded(tmp_path, method) -> None:
+    source = jobs.source("qwen3_moe", tmp_path / "source", num_experts=16, num_experts_per_tok=1)
+    few = CalibrationConfig(tokens=jobs.token_data(2, 24))
+    job = jobs.run(source, tmp_path / "output", method, GROUPS, calibration=few)
+    messages = {
+        event.warning.subjects[0]: event.warning.message
+        for event in job.events
+        if isinstance(event, WarningEvent)
+    }
+    assert set(job.warnings.values()) == {"TOO_FEW_TOKENS"}
+    assert all(".experts." in name for name in messages)
+    assert any("saw 0 calibration tokens" in message for message in messages.values())
+    assert job.result.evaluation is not None  # and is finite
+    if method == "awq":
+        return
+    before, after = stored_tensors(source), packed_models.dequantized(job.output)
+    for name in messages:
+        weight = packed_models.array(before[f"{name}.weight"])
+        np.testing.assert_allclose(after[f"{name}.weight"], rounded(weight), rtol=1e-6)
+
+
+def rounded(weight: np.ndarray) -> np.ndarray:
+    """Symmetric rounding to 4 bits in groups of 32, by the definition."""
+    groups = weight.reshape(len(weight), -1, 32)
+    largest = np.abs(groups).max(-1, keepdims=True)
+    scale = (2 * largest / 15).astype(np.float16).astype(np.float32)
+    codes = np.clip(np.round(groups / scale) + 8, 0, 15)
+    return ((codes - 8) * scale).reshape(weight.shape)
+
+
+@each_method
+def test_a_second_moment_beyond_all_range(tmp_path, llama, method) -> None:
+    """Inputs so large that their squares overflow: the linear is rounded, and it is said."""
+
+    def enlarge(tensors) -> None:
+        tensors["model.layers.0.mlp.up_proj.weight"] *= 1e19
+
+    source = changed(llama, tmp_path / "source", enlarge)
+    leave_out = (
+        {"dynamic": [{"pattern": r"layers\.0\.mlp\.up_proj", "exclude": True}]}
+        if method == "gptq"
+        else {"modules_to_not_convert": ["model.layers.0.mlp.up_proj"], "gptq_solver": True}
+    )
+    job = jobs.run(source, tmp_path / "output", method, GROUPS | leave_out, evaluation=None)
+    assert job.warnings == {"model.layers.0.mlp.down_proj": "SECOND_MOMENT_INDEFINITE"}
+    record = json.loads(job.files()["quantd.json"], parse_constant=pytest.fail)
+    (entry,) = (
+        entry
+        for entry in record["tensors"].values()
+        if entry["source"] == "model.layers.0.mlp.down_proj.weight"
+    )
+    assert entry["relative_error"] > 0 and "output_error" not in entry
+    for parts in packed_models.packed_modules(stored_tensors(job.output)).values():
+        assert np.isfinite(parts["scales"]).all()
+
+
+# The process
+
+LONG_WORK = """
+import time, torch
+import quantd_server.engine.worker as worker
+import quantd_server.methods.linear_solver as linear_solver
+
+def solve(*arguments, **options):
+    while True:
+        torch.linalg.eigvalsh(torch.rand(1500, 1500))  # cannot be interrupted
+
+linear_solver.solve = solve
+worker.leave(worker.main())
+"""
+
+
+def test_a_job_inside_torch_stops_at_once(tmp_path, llama) -> None:
+    spec = specification(llama, tmp_path / "output", "gptq", GROUPS, calibration=jobs.CALIBRATION)
+    order = work_order(planned(spec), threads=1)
+    with subprocess.Popen(
+        [sys.executable, "-c", LONG_WORK],
+        stdin=subprocess.PIPE,
+        stdout=subprocess.PIPE,
+        stderr=subprocess.PIPE,
+        env=os.environ | {"OMP_NUM_THREADS": "1"},
+    ) as process:
+        try:
+            process.stdin.write(msgspec.json.encode(order) + b"\n")
+            process.stdin.flush()
+            times = []
+            for line in process.stdout:
+                event = json.loads(line)
+                times.append(time.monotonic())
+                if len(times) > 60 or (event["type"] == "progress" and blocked(event, times)):
+                    break
+            assert max(np.diff(times)) < 2
+            asked = time.monotonic()
+            process.send_signal(signal.SIGTERM)
+            rest = [json.loads(line) for line in process.stdout]
+            assert process.wait(30) == 2
+            assert time.monotonic() - asked < 2
+            assert process.stderr.read() == b""
+        finally:
+            process.kill()
+    assert not [event for event in rest if event["type"] != "progress"]
+    assert not list(tmp_path.iterdir())
+
+
+def blocked(event, times) -> bool:
+    """It has been solving the same linear for some seconds."""
+    return event["progress"]["stage"] == "QUANTIZING" and times[-1] - times[0] > 6
+
+
+@each_method
+def test_cancelled_anywhere_nothing_is_left(tmp_path, llama, method) -> None:
+    """In this process: at the first, the middle and the last event."""
+    spec = specification(
+        llama,
+        tmp_path / "output",
+        method,
+        GROUPS,
+        calibration=jobs.CALIBRATION,
+        evaluation=jobs.EVALUATION,
+    )
+    order = work_order(planned(spec), threads=1)
+    count = sum(not isinstance(event, ProgressEvent) for event in run(order))
+    names = {path.name for path in tmp_path.iterdir()}
+    for path in (tmp_path / "output").iterdir():
+        path.unlink()
+    (tmp_path / "output").rmdir()
+    assert names == {"output"}
+    for place in (1, 8, count // 2, count - 3):
+        cancelled, seen = threading.Event(), []
+
+        def cancel(event, place=place, cancelled=cancelled, seen=seen) -> None:
+            seen.append(event)
+            if sum(not isinstance(one, ProgressEvent) for one in seen) == place:
+                cancelled.set()
+
+        started = time.monotonic()
+        with pytest.raises(JobCancelled):
+            run(order, cancelled=cancelled, on_event=cancel)
+        assert not list(tmp_path.iterdir()), place
+        assert time.monotonic() - started < 30

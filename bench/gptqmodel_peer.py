@@ -20,7 +20,7 @@ os.environ.setdefault("GPTQMODEL_CPU_WORKERS", "2")  # with fewer it does not st
 def main(method: str, source: str, output: str, tokens: str, group_size: str) -> None:
     start = time.perf_counter()
     import torch
-    from gptqmodel import GPTQModel, QuantizeConfig
+    from gptqmodel import GPTQModel, QuantizeConfig  # type: ignore[import-not-found]
 
     settings = {"quant_method": "awq", "format": "gemm", "sym": False} if method == "awq" else {}
     config = QuantizeConfig(bits=4, group_size=int(group_size), **settings)

@@ -21,6 +21,11 @@ AREA = Area(
             "none outlive the server.",
             action="Take the name from `ListJobs`.",
         ),
+        "EVALUATION_NOT_FINITE": Reason(
+            meaning="The evaluation measured nothing: logits of the model before or after "
+            "quantization are not finite.",
+            action="Check the checkpoint for weights that are not finite, or too large.",
+        ),
         "OUT_OF_MEMORY": Reason(
             meaning="The worker could not allocate memory.",
             action="Have the operator give it fewer threads, or free memory, then quantize again.",

@@ -64,6 +64,14 @@ AREA = Area(
             "is false).",
             action="Use the format `gptq_v2`, or set `sym` to true.",
         ),
+        "GPTQ_MAX_SHRINK_NEEDS_STATIC_GROUPS": Reason(
+            meaning="`max_shrink` clips the ranges of fixed groups, and `static_groups` is false.",
+            action="Set `static_groups` to true, or `max_shrink` to 0.",
+        ),
+        "GPTQ_ONE_RANGE_SEARCH": Reason(
+            meaning="`mse` and `max_shrink` are two searches for ranges, and both are above 0.",
+            action="Set one of them to 0.",
+        ),
         "INT32_IN": Reason(
             meaning="The number is none of those allowed.",
             action="Send one of the numbers that the message names.",

@@ -9,6 +9,7 @@ import msgspec
 
 from quantd_server.calibration.config import CalibrationUsage
 from quantd_server.checkpoint.opening import Checkpoint, open_checkpoint
+from quantd_server.engine.calibrated_estimate import calibrated_peak_bytes, spilled_bytes
 from quantd_server.engine.estimate import peak_memory_bytes
 from quantd_server.engine.fingerprint import source_fingerprint
 from quantd_server.engine.specification import DeviceKind, QuantizationSpec, work_options
@@ -144,6 +145,11 @@ def _summary(
     kept = [task for task in work.tasks if task.action != "DROP"]
     elements = sum(task.element_count for task in work.tasks if task.source)
     output_bytes = sum(file.size for file in work.files)
+    peak = peak_memory_bytes(work, threads, spec.device or "CPU")
+    scratch = output_bytes
+    if calibration is not None:
+        peak = max(peak, calibrated_peak_bytes(work.tasks, calibration))
+        scratch += spilled_bytes(work.tasks, calibration)
     return Plan(
         method=spec.method,
         device=spec.device or "CPU",
@@ -155,8 +161,8 @@ def _summary(
         source_bytes=sum(task.source_bytes for task in work.tasks),
         output_bytes=output_bytes,
         bits_per_weight=8 * output_bytes / elements if elements else 0.0,
-        peak_memory_bytes=peak_memory_bytes(work, threads, spec.device or "CPU"),
-        scratch_bytes=output_bytes,
+        peak_memory_bytes=peak,
+        scratch_bytes=scratch,
         calibration=calibration,
     )
 

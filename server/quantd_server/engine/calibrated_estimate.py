@@ -1,0 +1,84 @@
+"""How much memory a job takes that runs the model, from its plan (no torch).
+
+The walk's own share is ``calibration.memory``; here is what solving adds to it. Measured on Linux
+x86-64 with torch 2.13: ``python -m bench calibrated`` prints the estimate beside what it was.
+"""
+
+from __future__ import annotations
+
+from collections import defaultdict
+from collections.abc import Iterable, Mapping
+
+from quantd_server.calibration.config import CalibrationUsage
+from quantd_server.calibration.memory import ACTIVATION_BYTES, walk_memory_bytes
+from quantd_server.methods.base import TensorTask
+
+SOLVER_BYTES = 110_000_000
+"""numba, and compiled kernels."""
+
+FLOAT32 = 4
+
+WEIGHT_COPIES = 5
+"""Of the weight that is being solved, beside the walk's: scaled, rounded, residual, difference."""
+
+GRAM_COPIES = 2
+"""Of the second moment: scaled, factorized."""
+
+
+def calibrated_peak_bytes(tasks: Iterable[TensorTask], usage: CalibrationUsage) -> int:
+    """Estimated largest resident memory of the worker; 0 if no task belongs to a block."""
+    linears, stored = _largest_block(tasks)
+    if not linears:
+        return 0
+    walk = walk_memory_bytes(
+        linears=linears,
+        block_bytes=stored,
+        sequence_length=-(-usage.tokens // max(1, usage.samples_usable)),
+        hidden=_hidden(linears),
+        budget_bytes=min(ACTIVATION_BYTES, _activation_bytes(linears, usage.tokens)),
+    )
+    return walk + SOLVER_BYTES + _solving_bytes(linears)
+
+
+def spilled_bytes(tasks: Iterable[TensorTask], usage: CalibrationUsage) -> int:
+    """Disk that activations take beyond the memory for them."""
+    linears, _ = _largest_block(tasks)
+    if not linears:
+        return 0
+    return max(0, _activation_bytes(linears, usage.tokens) - ACTIVATION_BYTES)
+
+
+def _largest_block(tasks: Iterable[TensorTask]) -> tuple[Mapping[str, tuple[int, int]], int]:
+    """Shapes of the linears of the block that takes most, by name, and the bytes it is stored in."""
+    linears: dict[int, dict[str, tuple[int, int]]] = defaultdict(dict)
+    stored: dict[int, int] = defaultdict(int)
+    for task in tasks:
+        if task.block is None or task.source is None:
+            continue
+        stored[task.block] += task.source_bytes
+        if task.action == "QUANTIZE":
+            rows, columns = task.target_shape
+            linears[task.block][task.source.name] = (rows, columns)
+    if not linears:
+        return {}, 0
+    largest = max(linears, key=lambda block: stored[block])
+    return linears[largest], stored[largest]
+
+
+def _hidden(linears: Mapping[str, tuple[int, int]]) -> int:
+    """Width of the hidden states: what the first linear of a block sees."""
+    return next(iter(linears.values()))[1]
+
+
+def _activation_bytes(linears: Mapping[str, tuple[int, int]], tokens: int) -> int:
+    """All that a walk keeps between passes: states, inputs of a stage, outputs of two."""
+    outputs = sorted((rows for rows, _ in linears.values()), reverse=True)[:3]
+    inputs = max(columns for _, columns in linears.values())
+    return tokens * (FLOAT32 * (_hidden(linears) + sum(outputs)) + 2 * inputs)
+
+
+def _solving_bytes(linears: Mapping[str, tuple[int, int]]) -> int:
+    weight = max(rows * columns for rows, columns in linears.values())
+    gram = max(columns**2 for _, columns in linears.values())
+    codes = sum(rows * columns for rows, columns in linears.values())
+    return FLOAT32 * (WEIGHT_COPIES * weight + GRAM_COPIES * gram) + codes

@@ -49,7 +49,7 @@ def spilled_bytes(tasks: Iterable[TensorTask], usage: CalibrationUsage) -> int:
 
 
 def _largest_block(tasks: Iterable[TensorTask]) -> tuple[Mapping[str, tuple[int, int]], int]:
-    """Shapes of the linears of the block that takes most, by name, and the bytes it is stored in."""
+    """Shapes of the linears of the block that takes most, by name, and its bytes in the source."""
     linears: dict[int, dict[str, tuple[int, int]]] = defaultdict(dict)
     stored: dict[int, int] = defaultdict(int)
     for task in tasks:

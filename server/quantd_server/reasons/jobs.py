@@ -12,6 +12,11 @@ AREA = Area(
             meaning="A client cancelled the job.",
             action="Nothing; quantize again with a new `request_id` if it is needed after all.",
         ),
+        "EVALUATION_NOT_FINITE": Reason(
+            meaning="The evaluation measured nothing: logits of the model before or after "
+            "quantization are not finite.",
+            action="Check the checkpoint for weights that are not finite, or too large.",
+        ),
         "JOB_NOT_FINISHED": Reason(
             meaning="Only finished jobs can be deleted.",
             action="Cancel the job first, or wait for its end.",
@@ -20,11 +25,6 @@ AREA = Area(
             meaning="There is no job of that name; finished ones are kept for a limited time, and "
             "none outlive the server.",
             action="Take the name from `ListJobs`.",
-        ),
-        "EVALUATION_NOT_FINITE": Reason(
-            meaning="The evaluation measured nothing: logits of the model before or after "
-            "quantization are not finite.",
-            action="Check the checkpoint for weights that are not finite, or too large.",
         ),
         "OUT_OF_MEMORY": Reason(
             meaning="The worker could not allocate memory.",

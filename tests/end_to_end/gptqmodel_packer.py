@@ -42,7 +42,9 @@ def packed(case) -> dict[str, np.ndarray]:
     layer = TorchLinear(**options)
     layer.pack_original(linear, scales, zeros, index)
     if storage == "gptq":
-        convert_gptq_v2_to_v1_format_module(layer, SimpleNamespace(bits=bits, pack_dtype=torch.int32))
+        convert_gptq_v2_to_v1_format_module(
+            layer, SimpleNamespace(bits=bits, pack_dtype=torch.int32)
+        )
     names = ("qweight", "qzeros", "scales", "g_idx")
     return {name: getattr(layer, name).numpy() for name in names}
 

@@ -30,6 +30,8 @@ pytestmark = [
     pytest.mark.filterwarnings("ignore:.*:FutureWarning", "ignore:.*:UserWarning"),
 ]
 
+# Not here: rules for modules and a quantized head, which transformers does not read; a plan for it
+# says so (MODULE_SETTINGS_NOT_READ, OUTPUT_HEAD_NOT_READ).
 RECIPES: dict[str, tuple[str, dict[str, Any]]] = {
     "gptq": ("gptq", {"sym": True}),
     "gptq-natural": ("gptq", {"sym": True, "act_group_aware": False}),
@@ -39,18 +41,6 @@ RECIPES: dict[str, tuple[str, dict[str, Any]]] = {
     "gptq-sym-v2": ("gptq", {"format": "GPTQ_V2"}),
     "gptq-rows": ("gptq", {"group_size": -1}),
     "gptq-scaled": ("gptq", {"awq_scaling": True, "sym": False}),
-    "gptq-rules": (
-        "gptq",
-        {
-            "format": "GPTQ_V2",
-            "dynamic": [
-                {"pattern": "down_proj", "exclude": True},
-                {"pattern": "v_proj", "bits": 8},
-                {"pattern": "q_proj", "group_size": 64, "desc_act": True},
-            ],
-        },
-    ),
-    "gptq-head": ("gptq", {"lm_head": True}),
     "gptq-2-bit": ("gptq", {"bits": 2, "sym": False}),
     "gptq-3-bit": ("gptq", {"bits": 3}),
     "gptq-3-bit-asym": ("gptq", {"bits": 3, "sym": False}),
@@ -60,7 +50,7 @@ RECIPES: dict[str, tuple[str, dict[str, Any]]] = {
     "awq-solver": ("awq", {"gptq_solver": True}),
     "awq-without": ("awq", {"modules_to_not_convert": ["v_proj", "model.layers.0.mlp"]}),
 }
-REAL = ("gptq", "gptq-act-asym", "gptq-scaled", "awq")
+REAL = ("gptq", "gptq-act-asym", "awq")
 
 
 @pytest.fixture(scope="session")
@@ -125,9 +115,7 @@ def compare(python: str, outputs: dict[str, Path], tokens: list[list[int]], fold
 
 
 def test_a_tiny_model(tmp_path, python) -> None:
-    source = jobs.source(
-        "llama", tmp_path / "source", dtype=torch.float16, num_key_value_heads=4
-    )
+    source = jobs.source("llama", tmp_path / "source", dtype=torch.float16, num_key_value_heads=4)
     outputs = {}
     for name, (method, config) in RECIPES.items():
         config = {"group_size": 32} | config

@@ -118,8 +118,10 @@ def test_a_tiny_model(tmp_path, python) -> None:
     source = jobs.source("llama", tmp_path / "source", dtype=torch.float16, num_key_value_heads=4)
     outputs = {}
     for name, (method, config) in RECIPES.items():
-        config = {"group_size": 32} | config
-        outputs[name] = jobs.run(source, tmp_path / name, method, config, evaluation=None).output
+        job = jobs.run(
+            source, tmp_path / name, method, {"group_size": 32} | config, evaluation=None
+        )
+        outputs[name] = job.output
     compare(python, outputs, jobs.EVALUATED, tmp_path)
 
 

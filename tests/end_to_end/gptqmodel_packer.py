@@ -36,7 +36,11 @@ def packed(case) -> dict[str, np.ndarray]:
         "out_features": rows,
     }
     if storage == "gemm":
-        layer = AwqGEMMLinear(**options, register_buffers=False)
+        # Its constructor insists on a GPU; packing needs none.
+        layer = AwqGEMMLinear.__new__(AwqGEMMLinear)
+        torch.nn.Module.__init__(layer)
+        layer.bits, layer.in_features = bits, columns
+        layer.group_size = options["group_size"]
         layer.pack(linear, scales, zeros)
         return {name: getattr(layer, name).numpy() for name in ("qweight", "qzeros", "scales")}
     layer = TorchLinear(**options)

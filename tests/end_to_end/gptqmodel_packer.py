@@ -36,13 +36,19 @@ def packed(case) -> dict[str, np.ndarray]:
         "out_features": rows,
     }
     if storage == "gemm":
-        layer = AwqGEMMLinear(**options, register_buffers=False)
+        # Its constructor insists on a GPU; packing needs none.
+        layer = AwqGEMMLinear.__new__(AwqGEMMLinear)
+        torch.nn.Module.__init__(layer)
+        layer.bits, layer.in_features = bits, columns
+        layer.group_size = options["group_size"]
         layer.pack(linear, scales, zeros)
         return {name: getattr(layer, name).numpy() for name in ("qweight", "qzeros", "scales")}
     layer = TorchLinear(**options)
     layer.pack_original(linear, scales, zeros, index)
     if storage == "gptq":
-        convert_gptq_v2_to_v1_format_module(layer, SimpleNamespace(bits=bits, pack_dtype=torch.int32))
+        convert_gptq_v2_to_v1_format_module(
+            layer, SimpleNamespace(bits=bits, pack_dtype=torch.int32)
+        )
     names = ("qweight", "qzeros", "scales", "g_idx")
     return {name: getattr(layer, name).numpy() for name in names}
 

@@ -30,6 +30,8 @@ pytestmark = [
     pytest.mark.filterwarnings("ignore:.*:FutureWarning", "ignore:.*:UserWarning"),
 ]
 
+# Not here: rules for modules and a quantized head, which transformers does not read; a plan for it
+# says so (MODULE_SETTINGS_NOT_READ, OUTPUT_HEAD_NOT_READ).
 RECIPES: dict[str, tuple[str, dict[str, Any]]] = {
     "gptq": ("gptq", {"sym": True}),
     "gptq-natural": ("gptq", {"sym": True, "act_group_aware": False}),
@@ -39,18 +41,6 @@ RECIPES: dict[str, tuple[str, dict[str, Any]]] = {
     "gptq-sym-v2": ("gptq", {"format": "GPTQ_V2"}),
     "gptq-rows": ("gptq", {"group_size": -1}),
     "gptq-scaled": ("gptq", {"awq_scaling": True, "sym": False}),
-    "gptq-rules": (
-        "gptq",
-        {
-            "format": "GPTQ_V2",
-            "dynamic": [
-                {"pattern": "down_proj", "exclude": True},
-                {"pattern": "v_proj", "bits": 8},
-                {"pattern": "q_proj", "group_size": 64, "desc_act": True},
-            ],
-        },
-    ),
-    "gptq-head": ("gptq", {"lm_head": True}),
     "gptq-2-bit": ("gptq", {"bits": 2, "sym": False}),
     "gptq-3-bit": ("gptq", {"bits": 3}),
     "gptq-3-bit-asym": ("gptq", {"bits": 3, "sym": False}),
@@ -60,7 +50,13 @@ RECIPES: dict[str, tuple[str, dict[str, Any]]] = {
     "awq-solver": ("awq", {"gptq_solver": True}),
     "awq-without": ("awq", {"modules_to_not_convert": ["v_proj", "model.layers.0.mlp"]}),
 }
-REAL = ("gptq", "gptq-act-asym", "gptq-scaled", "awq")
+EXACT = 1e-5
+"""Of the largest logit: kernels that multiply in float32, in an order of their own."""
+
+IN_BFLOAT16 = 3e-2
+"""Kernels that multiply in bfloat16 ("Fused"): 8 bits for every weight and every activation."""
+
+REAL = ("gptq", "gptq-act-asym", "awq")
 
 
 @pytest.fixture(scope="session")
@@ -121,17 +117,18 @@ def compare(python: str, outputs: dict[str, Path], tokens: list[list[int]], fold
         expected = expected_logits(output, tokens, folder)
         difference = np.abs(found[name] - expected).max() / np.abs(expected).max()
         print(f"{name}: {report[name]['layers']}, largest difference {difference:.1e}")
-        assert difference < 1e-5, name
+        fused = any("Fused" in layer for layer in report[name]["layers"])
+        assert difference < (IN_BFLOAT16 if fused else EXACT), name
 
 
 def test_a_tiny_model(tmp_path, python) -> None:
-    source = jobs.source(
-        "llama", tmp_path / "source", dtype=torch.float16, num_key_value_heads=4
-    )
+    source = jobs.source("llama", tmp_path / "source", dtype=torch.float16, num_key_value_heads=4)
     outputs = {}
     for name, (method, config) in RECIPES.items():
-        config = {"group_size": 32} | config
-        outputs[name] = jobs.run(source, tmp_path / name, method, config, evaluation=None).output
+        job = jobs.run(
+            source, tmp_path / name, method, {"group_size": 32} | config, evaluation=None
+        )
+        outputs[name] = job.output
     compare(python, outputs, jobs.EVALUATED, tmp_path)
 
 

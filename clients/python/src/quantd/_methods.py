@@ -132,7 +132,7 @@ def gptq(
         act_group_aware: Whether columns are ordered inside groups. Default True.
         sym: Symmetric grid. Default True.
         true_sequential: Whether the linears of a block are quantized in stages. Default True.
-        static_groups: Whether scales are fixed before errors propagate. Default True.
+        static_groups: Whether scales are fixed before errors propagate. Default: not `desc_act`.
         mse: Exponent of the scale search; 0 turns it off. Default 0.
         block_size: Columns solved together. Default 128.
         lm_head: Whether the output head is quantized too. Default False.

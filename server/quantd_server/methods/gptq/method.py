@@ -55,7 +55,6 @@ DEFAULTS = GptqConfig(
     desc_act=False,
     sym=True,
     true_sequential=True,
-    static_groups=True,
     mse=0.0,
     block_size=128,
     lm_head=False,
@@ -75,6 +74,9 @@ class Gptq:
 
     def resolve(self, config: GptqConfig) -> GptqConfig:
         config = filled(config, DEFAULTS)
+        config = filled(
+            config, GptqConfig(static_groups=not config.desc_act or bool(config.max_shrink))
+        )
         asymmetric = not config.sym or any(
             rule.sym is False and not rule.exclude for rule in config.dynamic
         )

@@ -94,10 +94,12 @@ def settings_of(rules: ModuleRules, module: str) -> ModuleSettings:
 
 
 def _linear(config: GptqConfig, settings: ModuleSettings) -> LinearSettings:
+    # A rule that asks for activation order in one module asks for its permuted groups.
+    static = bool(config.static_groups) and not (settings.desc_act and not config.desc_act)
     order = ColumnOrder.NATURAL
     if settings.desc_act:
         order = ColumnOrder.ACTIVATION
-    elif settings.act_group_aware or (config.static_groups and settings.group_size == -1):
+    elif settings.act_group_aware or (static and settings.group_size == -1):
         order = ColumnOrder.ACTIVATION_IN_GROUPS
     assert config.damp_percent is not None and config.damp_auto_increment is not None
     assert config.block_size is not None
@@ -106,10 +108,10 @@ def _linear(config: GptqConfig, settings: ModuleSettings) -> LinearSettings:
         group_size=settings.group_size,
         sym=settings.sym,
         mse=config.mse or 0.0,
-        max_shrink=config.max_shrink or None,
+        max_shrink=(config.max_shrink or None) if static else None,
         gptq=GptqSettings(
             order=order,
-            static_groups=bool(config.static_groups),
+            static_groups=static,
             damp_percent=config.damp_percent,
             damp_auto_increment=config.damp_auto_increment,
             block_size=config.block_size,

@@ -32,7 +32,7 @@ WAYS = {
     "clipping": replace(PLAIN, max_shrink=0.5),
     "gptq": replace(PLAIN, gptq=GPTQ),
     "gptq-static": replace(PLAIN, gptq=replace(GPTQ, static_groups=True)),
-    "gptq-clipped": replace(PLAIN, gptq=GPTQ, max_shrink=0.5),
+    "gptq-clipped": replace(PLAIN, gptq=replace(GPTQ, static_groups=True), max_shrink=0.5),
     "gptq-by-activation": replace(PLAIN, gptq=replace(GPTQ, order=ColumnOrder.ACTIVATION)),
 }
 
@@ -110,7 +110,7 @@ def test_any_shape(rows, shape, way, sym, seed) -> None:
 
 def test_clipped_grids_are_kept_by_the_solver() -> None:
     weight, gram = problem()
-    clipped = quantize_linear(weight, gram, WAYS["clipping"], threads=1)
+    clipped = rounded(weight, WAYS["clipping"], gram)
     solved = quantize_linear(weight, gram, WAYS["gptq-clipped"], threads=1)
     assert torch.equal(solved.scales, clipped.scales)
     assert torch.equal(solved.zeros, clipped.zeros)

@@ -117,6 +117,16 @@ def rule_ids(message: Any) -> set[str]:
             v1.GptqConfig(sym=False, format=v1.GptqFormat.GPTQ_FORMAT_GPTQ_V2),
         ),
         (
+            "gptq.max_shrink_needs_static_groups",
+            v1.GptqConfig(max_shrink=0.5, static_groups=False),
+            v1.GptqConfig(max_shrink=0.0, static_groups=False),
+        ),
+        (
+            "gptq.one_range_search",
+            v1.GptqConfig(max_shrink=0.5, mse=2.4),
+            v1.GptqConfig(max_shrink=0.5, mse=0.0),
+        ),
+        (
             "awq.gemm_needs_zero_point",
             v1.AwqConfig(zero_point=False),
             v1.AwqConfig(zero_point=False, format=v1.AwqFormat.AWQ_FORMAT_GEMV_FAST),

@@ -156,13 +156,18 @@ def test_clipping_as_with_activations(weights, inputs, bits, sym, max_shrink, n_
         max_shrink=max_shrink, n_grid=n_grid,
     )  # fmt: skip
     result = rounded(weight, grid, bits)
+    steps = [1 - step / n_grid for step in range(int(max_shrink * n_grid))]
+    ends = [(step, step) for step in steps]
+    if not sym:  # every second step of one end alone as well
+        ends += [pair for step in steps[2::2] for pair in ((step, 1.0), (1.0, step))]
     for group in range(COLUMNS // GROUP_SIZE):
         columns = slice(group * GROUP_SIZE, (group + 1) * GROUP_SIZE)
         for row in range(weight.shape[0]):
             original = weight[row : row + 1, columns]
             losses = []
-            for step in range(int(max_shrink * n_grid)):
-                narrower = (original * (1 - step / n_grid)).T.unsqueeze(0)
+            for below, above in ends:
+                narrower = torch.where(original < 0, original * below, original * above)
+                narrower = narrower.T.unsqueeze(0)
                 candidate = uniform_grid.fit(narrower, bits=bits, sym=sym)
                 values = original.T.unsqueeze(0)
                 quantized = uniform_grid.rounded(values, candidate, bits)[0].T

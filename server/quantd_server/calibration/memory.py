@@ -9,7 +9,7 @@ from quantd_server.calibration.step_size import tokens_per_step
 RUNTIME_BYTES = 780 << 20
 """torch and transformers, loaded and used; mapped libraries included."""
 
-ACTIVATION_BYTES = 512 << 20
+ACTIVATION_BYTES = 256 << 20
 """Activations that a job keeps in memory; the rest goes to disk."""
 
 _FLOAT32 = 4

@@ -149,8 +149,7 @@ class BlockSolver:
         task = self._tasks[f"{name}.weight"]
         settings = self._settings.linears[name]
         energy = squared_output_error(weight, gram)
-        plain = rounded(weight, settings).dequantize()
-        rounding_error = squared_output_error(plain - weight, gram)
+        rounding_error = _rounding_error(weight, settings, gram)
         source = weight if scales is None else weight * scales
         warnings = []
         if tokens < FEWEST_TOKENS:
@@ -163,15 +162,17 @@ class BlockSolver:
         if solved.saturated_groups:
             warnings.append(_saturated(name, solved.saturated_groups))
         self._solved[name] = solved
+        del source
+        squared_sum = _sum_of_squares(weight)
         effective = solved.dequantize()
         if scales is not None:
-            effective = effective / scales
-        difference = effective - weight
+            effective.div_(scales)
+        difference = weight.sub_(effective)  # a copy of its own, not needed any more
         return QuantizedLinear(
             task=task,
             weight=effective,
-            squared_error=float(difference.square().sum(dtype=torch.float64)),
-            squared_sum=float(weight.square().sum(dtype=torch.float64)),
+            squared_error=_sum_of_squares(difference),
+            squared_sum=squared_sum,
             output_error=error_ratio(squared_output_error(difference, gram), energy),
             rounding_output_error=error_ratio(rounding_error, energy),
             warnings=tuple(warnings),
@@ -200,6 +201,16 @@ class BlockSolver:
                     self._scales.get(module) if leaf == "weight" else None,
                 )
                 yield task, [stored(value, task)]
+
+
+def _rounding_error(weight: torch.Tensor, settings: LinearSettings, gram: torch.Tensor) -> float:
+    """The squared error of the output with plain rounding."""
+    plain = rounded(weight, settings).dequantize()
+    return squared_output_error(plain.sub_(weight), gram)
+
+
+def _sum_of_squares(values: torch.Tensor) -> float:
+    return float(torch.linalg.vector_norm(values, dtype=torch.float64)) ** 2
 
 
 def _with_divided_rows(

@@ -149,7 +149,7 @@ def scale_without_rounding(monkeypatch) -> dict[str, np.ndarray]:
     def unrounded(weight, *_arguments) -> QuantizedWeight:
         rows, columns = weight.shape
         return QuantizedWeight(
-            codes=weight.float(),
+            codes=weight.clone(),
             scales=torch.ones(rows, 1),
             zeros=torch.zeros(rows, 1, dtype=torch.uint8),
             g_idx=torch.zeros(columns, dtype=torch.int32),

@@ -120,4 +120,7 @@ def _environment() -> str:
     """What machine code depends on: sources, compiler, interpreter, processor."""
     cpu = describe_cpu(this_system())
     versions = [installed_version(name) for name in ("numba", "llvmlite", "numpy")]
-    return repr((digest_of_sources(), versions, sys.version, cpu.model, cpu.features))
+    # numba keeps machine code apart for each place of a source and each time of its last change.
+    folder = Path(kernels.__file__).parent
+    places = [(str(path), path.stat().st_mtime_ns) for path in sorted(folder.rglob("*.py"))]
+    return repr((digest_of_sources(), places, versions, sys.version, cpu.model, cpu.features))

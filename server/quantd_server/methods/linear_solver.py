@@ -63,9 +63,9 @@ class QuantizedWeight:
     """Groups whose largest values are cut off, because float16 holds no scale for them."""
 
     def dequantize(self) -> torch.Tensor:
-        """float32 [out, in], as readers compute it."""
+        """float32 [out, in], as readers compute it; a new tensor."""
         index = self.g_idx.long()
-        weight = self.codes.T.to(torch.float32)
+        weight = self.codes.T.to(torch.float32, copy=True)
         weight -= self.zeros.T.to(torch.float32)[index]
         weight *= self.scales.T[index]
         return weight.T

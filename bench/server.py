@@ -30,8 +30,8 @@ TORCH_TIMEOUT = 60.0
 
 NOTES = """\
 start: from making the process to the health service's answer SERVING. Memory: of the server's
-process and, apart, of the process that reads headers for it. Torch is asked at
-the start where there is a GPU, else when somebody first asks for capabilities. Calls: one after the other over a
+process and, apart, of the process that reads headers for it. Torch is asked at the start where
+there is a GPU, else when somebody first asks for capabilities. Calls: one after the other over a
 unix socket, the Python client's own time included; the job quantizes the synthetic model to Q4_K_M
 on all cores. Events: a finished job's log, read again from its beginning by one watcher."""
 

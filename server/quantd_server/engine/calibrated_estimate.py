@@ -30,12 +30,14 @@ def calibrated_peak_bytes(tasks: Iterable[TensorTask], usage: CalibrationUsage) 
     linears, stored = _largest_block(tasks)
     if not linears:
         return 0
+    activations = min(ACTIVATION_BYTES, _activation_bytes(linears, usage.tokens))
     walk = walk_memory_bytes(
         linears=linears,
         block_bytes=stored,
         sequence_length=-(-usage.tokens // max(1, usage.samples_usable)),
         hidden=_hidden(linears),
-        budget_bytes=min(ACTIVATION_BYTES, _activation_bytes(linears, usage.tokens)),
+        # Once more for what the allocator keeps of those that were freed: they come and go.
+        budget_bytes=2 * activations,
     )
     return walk + SOLVER_BYTES + _solving_bytes(linears)
 

@@ -246,7 +246,7 @@ def test_experts_that_see_few_tokens_are_rounded(tmp_path, method) -> None:
     }
     assert set(job.warnings.values()) == {"TOO_FEW_TOKENS"}
     assert all(".experts." in name for name in messages)
-    assert any("saw 0 calibration tokens" in message for message in messages.values())
+    assert any(message.startswith("0 calibration tokens, ") for message in messages.values())
     assert job.result.evaluation is not None  # and is finite
     if method == "awq":
         return

@@ -33,6 +33,7 @@ from quantd_server.methods.linear_solver import (
     quantize_linear,
     rounded,
 )
+from quantd_server.methods.linear_weights import finding
 from quantd_server.methods.rescaling import divided_norm, rescaled, stored
 from quantd_server.methods.scale_folding import Folding
 
@@ -223,42 +224,36 @@ def _with_divided_rows(
 
 
 def _undersampled(name: str, tokens: int) -> Finding:
-    return Finding(
-        severity=Severity.WARNING,
-        field="spec.calibration",
-        reason="TOO_FEW_TOKENS",
-        message=f"{name} saw {tokens} calibration tokens, fewer than {FEWEST_TOKENS}; its weights "
+    return finding(
+        Severity.WARNING,
+        "TOO_FEW_TOKENS",
+        "spec.calibration",
+        f"{tokens} calibration tokens, fewer than {FEWEST_TOKENS}, reached a layer, whose weights "
         "were rounded to nearest",
-        remedy="calibrate with more, or with more varied, data",
-        kind="precondition",
-        subjects=(name,),
-        subject_count=1,
+        "calibrate with more, or with more varied, data",
+        [name],
     )
 
 
 def _fell_back(name: str) -> Finding:
-    return Finding(
-        severity=Severity.WARNING,
-        field="spec.calibration",
-        reason="SECOND_MOMENT_INDEFINITE",
-        message=f"the second moment of the inputs of {name} is not positive definite, whatever the "
-        "damping; its weights were rounded to nearest",
-        remedy="calibrate with more data, or set a larger damp_percent",
-        kind="precondition",
-        subjects=(name,),
-        subject_count=1,
+    return finding(
+        Severity.WARNING,
+        "SECOND_MOMENT_INDEFINITE",
+        "spec.calibration",
+        "the second moment of a layer's inputs is not positive definite, whatever the damping; its "
+        "weights were rounded to nearest",
+        "calibrate with more data, or set a larger damp_percent",
+        [name],
     )
 
 
 def _saturated(name: str, groups: int) -> Finding:
-    return Finding(
-        severity=Severity.WARNING,
-        field="spec.source_uri",
-        reason="WEIGHTS_SATURATED",
-        message=f"{groups} groups of {name} hold weights too large for a float16 scale; the "
-        "largest were cut off",
-        remedy="leave this module out, or choose bitsandbytes or GGUF",
-        kind="precondition",
-        subjects=(name,),
-        subject_count=1,
+    return finding(
+        Severity.WARNING,
+        "WEIGHTS_SATURATED",
+        "spec.source_uri",
+        f"{groups} groups of a layer hold weights too large for a float16 scale; the largest were "
+        "cut off",
+        "leave this module out, or choose bitsandbytes or GGUF",
+        [name],
     )

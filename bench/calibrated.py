@@ -162,7 +162,8 @@ def _run_peer(python: str, peer: str, model: Path, outputs: Path, tokens: Path) 
     script = Path(__file__).with_name("gptqmodel_peer.py")
     arguments = [peer, str(model), str(output), str(tokens), str(GROUP_SIZE)]
     try:
-        return measure([python, str(script), *arguments], timeout=7200.0)
+        # -P: else this folder comes first, and its inspect.py hides the standard library's.
+        return measure([python, "-P", str(script), *arguments], timeout=7200.0)
     finally:
         remove(output)
 

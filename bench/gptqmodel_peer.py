@@ -1,6 +1,6 @@
 """GPTQModel on a checkpoint, with its defaults but for bits and group size.
 
-    PYTHON bench/gptqmodel_peer.py gptq|awq SOURCE OUTPUT TOKENS.json GROUP_SIZE
+    PYTHON -P bench/gptqmodel_peer.py gptq|awq SOURCE OUTPUT TOKENS.json GROUP_SIZE
 
 PYTHON has gptqmodel, and nothing of quantd. The last line of standard output is JSON: `seconds` of
 loading, quantizing and saving.

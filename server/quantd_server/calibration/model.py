@@ -23,7 +23,10 @@ from quantd_server.calibration.parameters import ParameterSource
 from quantd_server.errors import QuantdError, quoted
 
 EMBEDDING_CHUNK_BYTES = 16 << 20
-"""Of the embedding, this much is read at once; only the rows of tokens that occur are kept."""
+"""Of the embedding, at most this much is read at once; only rows of tokens that occur are kept."""
+
+EMBEDDING_GAP = 16
+"""So many rows that do not occur are read rather than to read twice."""
 
 
 class BlockCall:
@@ -279,15 +282,11 @@ class BlockwiseModel:
                 remedy="use the tokenizer of this model",
                 field="spec.calibration",
             )
-        step = max(1, EMBEDDING_CHUNK_BYTES // (4 * width))
-        pieces = []
-        for begin in range(0, rows, step):
-            end = min(rows, begin + step)
-            wanted = distinct[(distinct >= begin) & (distinct < end)]
-            if len(wanted):
-                first, last = int(wanted[0]), int(wanted[-1])
-                chunk = self.parameters.read_rows(name, first, last + 1)
-                pieces.append(chunk[wanted - first].float())
+        limit = max(1, EMBEDDING_CHUNK_BYTES // (4 * width))
+        pieces = [
+            self.parameters.read_rows(name, first, last + 1)[wanted - first].float()
+            for first, last, wanted in _runs(distinct, limit)
+        ]
         return torch.cat(pieces)
 
     def _surroundings(self) -> Iterator[str]:
@@ -343,6 +342,23 @@ class BlockwiseModel:
 
     def _stored_name(self, name: str) -> str:
         return self._find_stored(name) or self.checkpoint_name(name)
+
+
+def _runs(rows: torch.Tensor, limit: int) -> Iterator[tuple[int, int, torch.Tensor]]:
+    """Splits sorted ``rows`` into runs to read at once: first row, last row, those wanted.
+
+    A run has gaps of at most ``EMBEDDING_GAP`` rows and covers at most ``limit``.
+    """
+    begin = 0
+    values = rows.tolist()
+    for end in range(1, len(values) + 1):
+        if (
+            end == len(values)
+            or values[end] - values[end - 1] > EMBEDDING_GAP
+            or values[end] - values[begin] >= limit
+        ):
+            yield values[begin], values[end - 1], rows[begin:end]
+            begin = end
 
 
 def _on_meta_device(config: Mapping[str, Any]) -> Any:

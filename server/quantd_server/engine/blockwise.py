@@ -19,6 +19,7 @@ from quantd_server.calibration.parameters import CheckpointParameters
 from quantd_server.calibration.walk import BlockWalk
 from quantd_server.checkpoint.huggingface import HuggingFaceCheckpoint
 from quantd_server.checkpoint.reading import TensorReader
+from quantd_server.engine.allocator import return_free_memory
 from quantd_server.engine.chunks import ChunkWorker, not_finite
 from quantd_server.engine.output_head import OutputHead
 from quantd_server.engine.pipeline import TaskOutcome
@@ -49,6 +50,7 @@ class BlockwiseRun:
         store: Holds activations.
         device: Where blocks are computed; torch's name.
         threads: Threads that compute.
+        bf16_products: As in ``BlockWalk``.
         check_cancelled: Raises when the job shall stop.
         on_progress: Told how far it is.
     """
@@ -65,6 +67,7 @@ class BlockwiseRun:
         store: ActivationStore,
         device: str,
         threads: int,
+        bf16_products: bool,
         check_cancelled: Callable[[], None],
         on_progress: Progress,
     ) -> None:
@@ -76,6 +79,7 @@ class BlockwiseRun:
         self._store = store
         self._device = device
         self._threads = threads
+        self._bf16_products = bf16_products
         self._check_cancelled = check_cancelled
         self._on_progress = on_progress
         self._parameters = _CheckedParameters(
@@ -111,6 +115,7 @@ class BlockwiseRun:
             store=self._store,
             targets=targets,
             sequential=self._method.sequential(config),
+            bf16_products=self._bf16_products,
             on_progress=on_progress,
             check_cancelled=self._check_cancelled,
         )
@@ -118,6 +123,7 @@ class BlockwiseRun:
             quantizer = make(by_block.pop(block.index, []), self._read)
             yield from self._do_block(quantizer, block.stages())
             done = block.index + 1
+            return_free_memory()
         if by_block:
             head = OutputHead(model, walk)
             for tasks_of_head in by_block.values():

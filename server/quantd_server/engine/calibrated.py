@@ -5,6 +5,7 @@ the result (worker only: imports torch).
 from __future__ import annotations
 
 import math
+import sys
 import threading
 from collections.abc import Iterator, Sequence
 
@@ -22,6 +23,7 @@ from quantd_server.calibration.parameters import CheckpointParameters
 from quantd_server.checkpoint.huggingface import HuggingFaceCheckpoint
 from quantd_server.checkpoint.output import Output
 from quantd_server.checkpoint.reading import TensorReader
+from quantd_server.engine.allocator import separate_large_tensors
 from quantd_server.engine.blockwise import BlockwiseRun
 from quantd_server.engine.chunks import ChunkWorker
 from quantd_server.engine.events import Evaluation, Stage, StageEvent, WarningEvent
@@ -30,8 +32,13 @@ from quantd_server.engine.progress import ModelProgress
 from quantd_server.engine.result_parameters import ResultParameters
 from quantd_server.engine.specification import WorkOrder
 from quantd_server.errors import Finding, Severity
+from quantd_server.host.cpu import describe_cpu
+from quantd_server.host.system import this_system
 from quantd_server.methods.base import TensorTask, WorkPlan
 from quantd_server.methods.blockwise import BlockwiseMethod
+
+BF16_FEATURES = frozenset({"avx512_bf16", "amx_bf16", "bf16"})
+"""Of processors that multiply bfloat16, as ``host.cpu`` spells them."""
 
 
 class CalibratedWork:
@@ -56,6 +63,10 @@ class CalibratedWork:
         self._cancelled = cancelled
         self._device = device_of(order.spec.device)
         torch.set_num_threads(order.threads)
+        separate_large_tensors()
+        if self._device == "cpu":
+            # transformers imports it where it is installed: 70 MB that only a GPU has a use for.
+            sys.modules.setdefault("triton", None)  # type: ignore[arg-type] # "not installed"
 
     def steps(
         self, work: WorkPlan, worker: ChunkWorker
@@ -97,6 +108,7 @@ class CalibratedWork:
                 store=store,
                 device=self._device,
                 threads=self._order.threads,
+                bf16_products=multiplies_bf16_faster(self._device),
                 check_cancelled=self._check_cancelled,
                 on_progress=self._state.set_blocks,
             )
@@ -137,6 +149,14 @@ class CalibratedWork:
 def device_of(kind: str | None) -> str:
     """Torch's name of a kind of device."""
     return "cuda" if kind in ("CUDA", "ROCM") else "cpu"
+
+
+def multiplies_bf16_faster(device: str) -> bool:
+    """Whether products of bfloat16 are faster there than those of float32."""
+    if device != "cpu":
+        return torch.cuda.is_bf16_supported()
+    # Without such instructions they take up to five times as long.
+    return not BF16_FEATURES.isdisjoint(describe_cpu(this_system()).features)
 
 
 def _tensor(tokens: Tokens) -> torch.Tensor:

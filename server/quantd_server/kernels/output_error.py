@@ -10,6 +10,8 @@ import math
 
 import torch
 
+from quantd_server.kernels import bfloat16_products
+
 # Rows of a weight taken at once: temporaries are so many rows of it.
 _ROWS = 1024
 
@@ -18,12 +20,20 @@ _COLUMNS = 128
 
 
 def squared_output_error(difference: torch.Tensor, gram: torch.Tensor) -> float:
-    """tr(D G Dᵀ), with products in float32 and their sum in float64.
+    """tr(D G Dᵀ), summed in float64.
+
+    Products are those of float32. Where the processor multiplies bfloat16 faster, D is rounded to
+    it first, a relative error of about 2⁻⁹ / √(elements of D), while G stays as it is.
 
     Args:
-        difference: float32 [rows, columns]; fastest if ``difference.T`` is contiguous.
-        gram: float32 [columns, columns].
+        difference: float32 [rows, columns].
+        gram: float32 [columns, columns], contiguous and symmetric.
     """
+    if gram.device.type == "cpu" and bfloat16_products.available():
+        return sum(
+            bfloat16_products.squared_product(rows, gram, torch.get_num_threads())
+            for rows in difference.split(_ROWS)
+        )
     return sum(_quadratic_form(rows.T.contiguous(), gram) for rows in difference.split(_ROWS))
 
 

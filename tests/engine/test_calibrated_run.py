@@ -27,6 +27,7 @@ from quantd_server.calibration.config import (
     CalibrationTexts,
     EvaluationConfig,
 )
+from quantd_server.engine import calibrated
 from quantd_server.engine.events import ProgressEvent, StageEvent, TensorEvent, WarningEvent
 from quantd_server.engine.pipeline import JobCancelled
 from quantd_server.errors import QuantdError
@@ -263,6 +264,28 @@ def rounded(weight: np.ndarray) -> np.ndarray:
     scale = (2 * largest / 15).astype(np.float16).astype(np.float32)
     codes = np.clip(np.round(groups / scale) + 8, 0, 15)
     return ((codes - 8) * scale).reshape(weight.shape)
+
+
+@each_method
+def test_on_a_processor_without_products_of_bfloat16(tmp_path, monkeypatch, llama, method) -> None:
+    usual = jobs.run(llama, tmp_path / "usual", method, GROUPS)
+    monkeypatch.setattr(calibrated, "BF16_FEATURES", frozenset())
+    other = jobs.run(llama, tmp_path / "other", method, GROUPS)
+    for module, event in usual.linears.items():
+        assert other.linears[module].output_error == pytest.approx(event.output_error, rel=0.1)
+
+
+@pytest.mark.parametrize(
+    ("features", "faster"),
+    [
+        (["avx2", "avx512f"], False),
+        (["avx512f", "avx512_bf16"], True),
+        (["amx_tile", "amx_bf16"], True),
+        (["asimd", "bf16"], True),
+    ],
+)
+def test_processors_that_multiply_bfloat16(features, faster) -> None:
+    assert calibrated.multiplies_bf16_faster("cpu", features) is faster
 
 
 @each_method

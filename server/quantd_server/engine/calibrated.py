@@ -5,9 +5,8 @@ the result (worker only: imports torch).
 from __future__ import annotations
 
 import math
-import sys
 import threading
-from collections.abc import Iterator, Sequence
+from collections.abc import Collection, Iterator, Sequence
 
 import msgspec
 import torch
@@ -38,7 +37,7 @@ from quantd_server.methods.base import TensorTask, WorkPlan
 from quantd_server.methods.blockwise import BlockwiseMethod
 
 BF16_FEATURES = frozenset({"avx512_bf16", "amx_bf16", "bf16"})
-"""Of processors that multiply bfloat16, as ``host.cpu`` spells them."""
+"""Of processors that multiply bfloat16."""
 
 
 class CalibratedWork:
@@ -64,9 +63,6 @@ class CalibratedWork:
         self._device = device_of(order.spec.device)
         torch.set_num_threads(order.threads)
         separate_large_tensors()
-        if self._device == "cpu":
-            # transformers imports it where it is installed: 70 MB that only a GPU has a use for.
-            sys.modules.setdefault("triton", None)  # type: ignore[arg-type] # "not installed"
 
     def steps(
         self, work: WorkPlan, worker: ChunkWorker
@@ -97,6 +93,7 @@ class CalibratedWork:
     def _solve(
         self, tasks: Sequence[TensorTask], sequences: Sequence[Tokens], worker: ChunkWorker
     ) -> Iterator[TaskOutcome]:
+        features = describe_cpu(this_system()).features
         with self._store() as store:
             run = BlockwiseRun(
                 method=self._method,
@@ -108,7 +105,7 @@ class CalibratedWork:
                 store=store,
                 device=self._device,
                 threads=self._order.threads,
-                bf16_products=multiplies_bf16_faster(self._device),
+                bf16_products=multiplies_bf16_faster(self._device, features),
                 check_cancelled=self._check_cancelled,
                 on_progress=self._state.set_blocks,
             )
@@ -151,12 +148,15 @@ def device_of(kind: str | None) -> str:
     return "cuda" if kind in ("CUDA", "ROCM") else "cpu"
 
 
-def multiplies_bf16_faster(device: str) -> bool:
-    """Whether products of bfloat16 are faster there than those of float32."""
+def multiplies_bf16_faster(device: str, cpu_features: Collection[str]) -> bool:
+    """Whether products of bfloat16 are faster on the device than those of float32.
+
+    ``cpu_features``: as ``host.cpu`` spells them.
+    """
     if device != "cpu":
         return torch.cuda.is_bf16_supported()
     # Without such instructions they take up to five times as long.
-    return not BF16_FEATURES.isdisjoint(describe_cpu(this_system()).features)
+    return not BF16_FEATURES.isdisjoint(cpu_features)
 
 
 def _tensor(tokens: Tokens) -> torch.Tensor:

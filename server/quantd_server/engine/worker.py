@@ -31,6 +31,9 @@ def main() -> int:
     signal.signal(signal.SIGTERM, lambda *_: cancelled.set())
     try:
         order = msgspec.json.decode(sys.stdin.buffer.readline(), type=WorkOrder)
+        if order.spec.device not in ("CUDA", "ROCM"):
+            # transformers imports it where it is installed: 70 MB that only a GPU has a use for.
+            sys.modules["triton"] = None  # type: ignore[assignment] # as if it were not
         threading.Thread(target=_watch_server, args=(cancelled,), daemon=True).start()
         JobRun(order, _emit, cancelled).run()
     except JobCancelled:

@@ -8,7 +8,6 @@ blocks are replaced by functions that record what they are called with.
 
 from __future__ import annotations
 
-import re
 from collections.abc import Callable, Iterator, Mapping
 from contextlib import contextmanager, suppress
 from typing import Any
@@ -16,17 +15,17 @@ from typing import Any
 import torch
 from torch import nn
 
+from quantd_server.calibration.architecture import (
+    architecture_not_supported,
+    decoder_blocks,
+    model_on_meta_device,
+)
+from quantd_server.calibration.embedding_rows import embedding_rows
 from quantd_server.calibration.experts import EXPERT_NAMES, take_experts_apart
 from quantd_server.calibration.interception import Forward, forwards
 from quantd_server.calibration.linears import Linear, is_linear
 from quantd_server.calibration.parameters import ParameterSource
-from quantd_server.errors import QuantdError, quoted
-
-EMBEDDING_CHUNK_BYTES = 16 << 20
-"""Of the embedding, at most this much is read at once; only rows of tokens that occur are kept."""
-
-EMBEDDING_GAP = 16
-"""So many rows that do not occur are read rather than to read twice."""
+from quantd_server.errors import quoted
 
 
 class BlockCall:
@@ -67,9 +66,9 @@ class BlockwiseModel:
         self.parameters = parameters
         self.device = torch.device(device)
         self.model_type = str(config.get("model_type", ""))
-        self._model = _on_meta_device(config)
+        self._model = model_on_meta_device(config)
         self._experts = EXPERT_NAMES.get(self.model_type)
-        self.block_prefix, blocks = _block_list(self._model)
+        self.block_prefix, blocks = decoder_blocks(self._model)
         self.blocks: list[nn.Module] = list(blocks)
         if self._experts is not None:
             for block in self.blocks:
@@ -236,7 +235,9 @@ class BlockwiseModel:
             if len(calls) == len(self.blocks):
                 break
         else:
-            raise _not_supported(self.model_type, "its forward does not call its blocks in turn")
+            raise architecture_not_supported(
+                self.model_type, "its forward does not call its blocks in turn"
+            )
         self._calls[batch, length] = calls
         return first[0].float()
 
@@ -262,7 +263,7 @@ class BlockwiseModel:
         So that of the embedding only rows that occur are in memory.
         """
         name = f"{self._module_names[self._embedding]}.weight"
-        rows = self._rows(self._stored_name(name), distinct)
+        rows = embedding_rows(self.parameters, self._stored_name(name), distinct)
         padding = getattr(self._embedding, "padding_idx", None)
         self._embedding.padding_idx = None
         _set_parameter(self._embedding, "weight", rows.to(self.device))
@@ -271,23 +272,6 @@ class BlockwiseModel:
         finally:
             self._embedding.weight = self._meta[name]
             self._embedding.padding_idx = padding
-
-    def _rows(self, name: str, distinct: torch.Tensor) -> torch.Tensor:
-        rows, width = self.parameters.shape(name)
-        if int(distinct[-1]) >= rows:
-            raise QuantdError(
-                reason="TOKEN_BEYOND_VOCABULARY",
-                message=f"token {int(distinct[-1])} of the data is not below {rows}, the rows of "
-                f"{quoted(name)}",
-                remedy="use the tokenizer of this model",
-                field="spec.calibration",
-            )
-        limit = max(1, EMBEDDING_CHUNK_BYTES // (4 * width))
-        pieces = [
-            self.parameters.read_rows(name, first, last + 1)[wanted - first].float()
-            for first, last, wanted in _runs(distinct, limit)
-        ]
-        return torch.cat(pieces)
 
     def _surroundings(self) -> Iterator[str]:
         """Names of parameters outside the blocks, but for the embedding and the head's weight."""
@@ -323,12 +307,12 @@ class BlockwiseModel:
             if stored is None:
                 if name == head:
                     continue
-                raise _not_supported(
+                raise architecture_not_supported(
                     self.model_type, f"the checkpoint has no {quoted(self.checkpoint_name(name))}"
                 )
             shape = self.parameters.shape(stored)
             if shape != tuple(parameter.shape) and name != head:
-                raise _not_supported(
+                raise architecture_not_supported(
                     self.model_type,
                     f"{quoted(stored)} has shape {list(shape)}, but from config.json follows "
                     f"{list(parameter.shape)}",
@@ -344,61 +328,6 @@ class BlockwiseModel:
         return self._find_stored(name) or self.checkpoint_name(name)
 
 
-def _runs(rows: torch.Tensor, limit: int) -> Iterator[tuple[int, int, torch.Tensor]]:
-    """Splits sorted ``rows`` into runs to read at once: first row, last row, those wanted.
-
-    A run has gaps of at most ``EMBEDDING_GAP`` rows and covers at most ``limit``.
-    """
-    begin = 0
-    values = rows.tolist()
-    for end in range(1, len(values) + 1):
-        if (
-            end == len(values)
-            or values[end] - values[end - 1] > EMBEDDING_GAP
-            or values[end] - values[begin] >= limit
-        ):
-            yield values[begin], values[end - 1], rows[begin:end]
-            begin = end
-
-
-def _on_meta_device(config: Mapping[str, Any]) -> Any:
-    from transformers import CONFIG_MAPPING, AutoModelForCausalLM
-
-    model_type = str(config.get("model_type", ""))
-    plain = {key: value for key, value in config.items() if key != "quantization_config"}
-    if model_type not in CONFIG_MAPPING:
-        raise _not_supported(model_type, "transformers does not know it")
-    parsed = CONFIG_MAPPING[model_type].from_dict(plain)
-    with torch.device("meta"):
-        for attention in ("sdpa", "eager"):
-            try:
-                model = AutoModelForCausalLM.from_config(
-                    parsed, attn_implementation=attention, dtype=torch.float32
-                )
-            except ValueError as error:
-                reason = str(error)
-                continue
-            return model.eval().requires_grad_(False)
-    raise _not_supported(model_type, re.split(r"[.:\n]", reason)[0])
-
-
-def _block_list(model: nn.Module) -> tuple[str, nn.ModuleList]:
-    """The decoder blocks: of the outermost lists of modules, the one with most parameters."""
-    lists = {
-        name: module for name, module in model.named_modules() if isinstance(module, nn.ModuleList)
-    }
-    outermost = {
-        name: module
-        for name, module in lists.items()
-        if not any(name.startswith(f"{other}.") for other in lists)
-    }
-    if not outermost:
-        raise _not_supported(type(model).__name__, "it has no list of decoder blocks")
-    return max(
-        outermost.items(), key=lambda item: sum(value.numel() for value in item[1].parameters())
-    )
-
-
 def _set_parameter(module: nn.Module, name: str, value: torch.Tensor) -> None:
     _put(module, name, nn.Parameter(value, requires_grad=False))
 
@@ -406,13 +335,3 @@ def _set_parameter(module: nn.Module, name: str, value: torch.Tensor) -> None:
 def _put(module: nn.Module, name: str, value: torch.Tensor) -> None:
     path, _, leaf = name.rpartition(".")
     setattr(module.get_submodule(path), leaf, value)
-
-
-def _not_supported(model_type: str, fault: str) -> QuantdError:
-    return QuantdError(
-        reason="ARCHITECTURE_NOT_SUPPORTED",
-        message=f"a model of type {quoted(model_type)} cannot be calibrated: {fault}",
-        remedy="use a method without calibration, such as gguf or bitsandbytes",
-        field="spec.source_uri",
-        kind="precondition",
-    )

@@ -166,15 +166,17 @@ class _CheckedParameters(CheckpointParameters):
         return self._checked(name, super().read(name))
 
     def read_rows(self, name: str, begin: int, end: int) -> torch.Tensor:
-        return self._checked(name, super().read_rows(name, begin, end))
+        value = super().read_rows(name, begin, end)
+        return self._checked(name, value, first=begin * value[:1].numel())
 
-    def _checked(self, name: str, value: torch.Tensor) -> torch.Tensor:
+    def _checked(self, name: str, value: torch.Tensor, first: int = 0) -> torch.Tensor:
+        """``first``: number of the value's first element in the whole parameter."""
         if bool(torch.isfinite(value).all()):
             return value
         if not self._allow_non_finite:
             flat = value.flatten()
             index = int((~torch.isfinite(flat)).nonzero()[0])
-            raise not_finite(name, float(flat[index]), index)
+            raise not_finite(name, float(flat[index]), first + index)
         return torch.nan_to_num(value, nan=0.0, posinf=0.0, neginf=0.0)
 
 

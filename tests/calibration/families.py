@@ -56,6 +56,18 @@ FAMILIES: dict[str, dict[str, Any]] = {
         "bos_token_id": 1,
         "eos_token_id": 2,
     },
+    "apertus": COMMON,  # Its activation function has buffers.
+    "gpt_neox": COMMON,
+    "gemma4_text": COMMON
+    | {
+        "num_hidden_layers": 4,
+        "global_head_dim": 8,
+        "sliding_window": 8,
+        "layer_types": ["sliding_attention", "full_attention"] * 2,
+        "hidden_size_per_layer_input": 0,
+        "num_kv_shared_layers": 0,
+        "vocab_size_per_layer_input": VOCABULARY,
+    },
     "phi": COMMON,  # Attention and MLP beside each other; the head has a bias.
 }
 

@@ -10,7 +10,7 @@ import torch
 from hypothesis import given, settings
 from hypothesis import strategies as st
 
-from quantd_server.calibration.activations import ActivationStore
+from quantd_server.calibration.activations import ActivationStore, FreeSpace
 from quantd_server.errors import QuantdError
 
 DTYPES = [torch.float32, torch.bfloat16, torch.float16]
@@ -87,3 +87,39 @@ def test_a_full_disk_is_a_domain_error(number, reason, tmp_path, monkeypatch):
             store.put("a", torch.zeros(10))
         assert raised.value.reason == reason
         assert str(tmp_path) not in raised.value.message
+
+
+@settings(deadline=None)
+@given(st.lists(st.tuples(st.booleans(), st.integers(1, 50), st.integers(0, 99)), max_size=80))
+def test_places_in_the_file_do_not_overlap(commands):
+    space = FreeSpace()
+    taken: dict[int, int] = {}
+    most = 0
+    for take, nbytes, choice in commands:
+        if take or not taken:
+            offset = space.take(nbytes)
+            for other, length in taken.items():
+                assert offset + nbytes <= other or other + length <= offset
+            taken[offset] = nbytes
+        else:
+            offset = sorted(taken)[choice % len(taken)]
+            space.give(offset, taken.pop(offset))
+        most = max(most, *(offset + length for offset, length in taken.items()), 0)
+        assert space.end == most
+    for offset, length in taken.items():
+        space.give(offset, length)
+    assert not most or space.take(most) == 0
+
+
+def test_the_file_does_not_grow_with_inputs_of_ever_other_sizes():
+    space = FreeSpace()
+    generator = torch.Generator().manual_seed(0)
+    held: list[tuple[int, int]] = []
+    ends = []
+    for _ in range(40):  # blocks, each with the inputs of 8 experts over 16 micro-batches
+        sizes = torch.randint(100, 3000, (128,), generator=generator).tolist()
+        held += [(space.take(size), size) for size in sizes]
+        ends.append(space.end)
+        while held:
+            space.give(*held.pop(0))
+    assert max(ends) <= 1.2 * ends[0]

@@ -55,6 +55,56 @@ def test_a_checkpoint_of_the_base_model_alone_lacks_the_prefix(family, tmp_path)
     check(whole, tmp_path / "model")
 
 
+def test_a_head_that_checkpoints_call_otherwise(tmp_path):
+    make("gpt_neox", tmp_path / "model", tie_word_embeddings=False)
+    assert "embed_out.weight" in load_file(tmp_path / "model" / "model.safetensors")
+    whole = AutoModelForCausalLM.from_pretrained(tmp_path / "model", dtype=torch.float32)
+    check(whole, tmp_path / "model")
+
+
+def test_a_head_that_is_missing_and_not_tied(tmp_path):
+    make("llama", tmp_path / "model", tie_word_embeddings=False)
+    file = tmp_path / "model" / "model.safetensors"
+    tensors = load_file(file)
+    del tensors["lm_head.weight"]
+    save_file(tensors, file, metadata={"format": "pt"})
+    error = refused(tmp_path / "model")
+    assert error.reason == "ARCHITECTURE_NOT_SUPPORTED"
+    assert "lm_head.weight" in error.message
+
+
+@pytest.mark.parametrize("family", ["apertus", "gemma4_text"])
+def test_buffers_of_the_checkpoint_are_read(family, tmp_path):
+    whole = make(family, tmp_path / "model")
+    parameters = dict(whole.named_parameters())
+    buffers = {name: value for name, value in whole.state_dict().items() if name not in parameters}
+    stored = {name for name in buffers if name != "lm_head.weight"}
+    assert stored
+    with torch.no_grad():
+        for name in stored:
+            buffers[name].mul_(1.5)
+    whole.save_pretrained(tmp_path / "changed")
+    again = AutoModelForCausalLM.from_pretrained(tmp_path / "changed", dtype=torch.float32)
+    check(again, tmp_path / "changed")
+
+
+@pytest.mark.parametrize(
+    ("key", "value"),
+    [
+        ("hidden_act", "nonsense"),
+        ("num_attention_heads", "4"),
+        ("rope_parameters", {"rope_type": "nonsense", "rope_theta": 1e4}),
+        ("rope_scaling", [1]),
+    ],
+)
+def test_configurations_that_transformers_cannot_use(key, value, tmp_path):
+    make("llama", tmp_path / "model")
+    file = tmp_path / "model" / "config.json"
+    config = json.loads(file.read_text())
+    file.write_text(json.dumps(config | {key: value}))
+    assert refused(tmp_path / "model").reason == "ARCHITECTURE_NOT_SUPPORTED"
+
+
 def test_scaled_rotary_embeddings_are_computed_as_configured(tmp_path):
     rope = {"rope_type": "linear", "factor": 4.0, "rope_theta": 5000.0}
     check(make("llama", tmp_path / "model", rope_parameters=rope), tmp_path / "model")

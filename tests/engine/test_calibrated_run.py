@@ -266,6 +266,38 @@ def rounded(weight: np.ndarray) -> np.ndarray:
     return ((codes - 8) * scale).reshape(weight.shape)
 
 
+def test_a_checkpoint_of_the_base_model_alone(tmp_path) -> None:
+    """As the published gpt2 is: names without the model's prefix."""
+    source = jobs.source("gpt2", tmp_path / "source", n_embd=64, tie_word_embeddings=True)
+    file = source / "model.safetensors"
+    tensors = {name.removeprefix("transformer."): value for name, value in load_file(file).items()}
+    tensors.pop("lm_head.weight", None)
+    save_file(tensors, file, metadata={"format": "pt"})
+    job = jobs.run(source, tmp_path / "output", "gptq", GROUPS)
+    assert {name.rpartition(".")[2] for name in job.linears} == {"c_attn", "c_proj", "c_fc"}
+    assert job.result.evaluation is not None
+
+
+@pytest.mark.parametrize(
+    "changes", [{"num_kv_shared_layers": 2}, {"hidden_size_per_layer_input": 32}]
+)
+def test_blocks_that_pass_on_more_than_states_are_refused(tmp_path, changes) -> None:
+    source = jobs.source(
+        "gemma4_text", tmp_path / "source", num_hidden_layers=4, global_head_dim=16, **changes
+    )
+    with pytest.raises(QuantdError) as raised:
+        jobs.run(source, tmp_path / "output", "gptq", GROUPS)
+    assert raised.value.reason == "ARCHITECTURE_NOT_SUPPORTED"
+
+
+def test_an_evaluation_without_a_token_to_predict(tmp_path, llama) -> None:
+    alone = EvaluationConfig(tokens=jobs.given([[5], [6]]))
+    job = jobs.run(llama, tmp_path / "output", "gptq", GROUPS, evaluation=alone)
+    assert job.result.evaluation is None
+    reasons = [event.warning.reason for event in job.events if isinstance(event, WarningEvent)]
+    assert reasons == ["EVALUATION_TOO_SHORT"]
+
+
 @each_method
 def test_on_a_processor_without_products_of_bfloat16(tmp_path, monkeypatch, llama, method) -> None:
     usual = jobs.run(llama, tmp_path / "usual", method, GROUPS)

@@ -21,6 +21,7 @@ from tests.quantizing import planned, specification, work_order
 
 from quantd_server.checkpoint.output import working_directory
 from quantd_server.engine.specification import WorkOrder
+from quantd_server.engine.worker import _is_out_of_memory
 
 SECONDS = 60.0
 
@@ -197,3 +198,13 @@ def test_memory_that_runs_out(tmp_path, small) -> None:
     )
     assert finished.returncode == 1
     assert json.loads(finished.stdout)["finding"]["reason"] == "OUT_OF_MEMORY"
+
+
+def test_what_torch_raises_without_memory_is_known() -> None:
+    import torch
+
+    with pytest.raises(RuntimeError) as raised:
+        torch.empty(1 << 55, dtype=torch.uint8)
+    assert _is_out_of_memory(raised.value)
+    assert _is_out_of_memory(torch.OutOfMemoryError("CUDA out of memory"))
+    assert not _is_out_of_memory(RuntimeError("shapes do not match"))

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import bisect
 import errno
 import os
 import tempfile
@@ -23,6 +24,51 @@ class _Spilled(msgspec.Struct, frozen=True):
     dtype: torch.dtype
 
 
+class FreeSpace:
+    """What is free of a file that grows at its end: first fit, neighbours joined.
+
+    Of experts every input has another size, so that places of the right size are rare.
+    """
+
+    def __init__(self) -> None:
+        self.end = 0
+        """Size of the file."""
+        self._starts: list[int] = []
+        self._lengths: list[int] = []
+
+    def take(self, nbytes: int) -> int:
+        """A place for so many bytes."""
+        for place, length in enumerate(self._lengths):
+            if length >= nbytes:
+                offset = self._starts[place]
+                if length == nbytes:
+                    del self._starts[place], self._lengths[place]
+                else:
+                    self._starts[place] += nbytes
+                    self._lengths[place] -= nbytes
+                return offset
+        if self._starts and self._starts[-1] + self._lengths[-1] == self.end:
+            offset = self._starts.pop()
+            self._lengths.pop()
+        else:
+            offset = self.end
+        self.end = offset + nbytes
+        return offset
+
+    def give(self, offset: int, nbytes: int) -> None:
+        """Free again what was taken."""
+        place = bisect.bisect(self._starts, offset)
+        self._starts.insert(place, offset)
+        self._lengths.insert(place, nbytes)
+        for left in (place, place - 1):
+            right = left + 1
+            if left < 0 or right >= len(self._starts):
+                continue
+            if self._starts[left] + self._lengths[left] == self._starts[right]:
+                self._lengths[left] += self._lengths[right]
+                del self._starts[right], self._lengths[right]
+
+
 class ActivationStore:
     """Tensors by key. What exceeds ``budget_bytes`` goes to one nameless file below ``folder``.
 
@@ -37,8 +83,7 @@ class ActivationStore:
         self._device = torch.device(device)
         self._memory: dict[Hashable, torch.Tensor] = {}
         self._spilled: dict[Hashable, _Spilled] = {}
-        self._free: dict[int, list[int]] = {}
-        self._end = 0
+        self._space = FreeSpace()
         self._descriptor: int | None = None
         self.memory_bytes = 0
         """In memory now."""
@@ -77,7 +122,7 @@ class ActivationStore:
             self.memory_bytes -= held.nbytes
         spilled = self._spilled.pop(key, None)
         if spilled is not None:
-            self._free.setdefault(spilled.nbytes, []).append(spilled.offset)
+            self._space.give(spilled.offset, spilled.nbytes)
 
     def __contains__(self, key: Hashable) -> bool:
         return key in self._memory or key in self._spilled
@@ -102,12 +147,7 @@ class ActivationStore:
         self.close()
 
     def _spill(self, key: Hashable, value: torch.Tensor) -> None:
-        # Micro-batches of one shape follow each other: a freed place fits the next exactly.
-        places = self._free.get(value.nbytes)
-        if places:
-            offset = places.pop()
-        else:
-            offset, self._end = self._end, self._end + value.nbytes
+        offset = self._space.take(value.nbytes)
         try:
             if self._descriptor is None:
                 self._descriptor = _nameless_file(self._folder)

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import logging
 import re
 from collections.abc import Mapping
 from typing import Any
@@ -10,6 +11,8 @@ import torch
 from torch import nn
 
 from quantd_server.errors import QuantdError, quoted
+
+_log = logging.getLogger(__name__)
 
 
 def model_on_meta_device(config: Mapping[str, Any]) -> Any:
@@ -23,18 +26,22 @@ def model_on_meta_device(config: Mapping[str, Any]) -> Any:
     plain = {key: value for key, value in config.items() if key != "quantization_config"}
     if model_type not in CONFIG_MAPPING:
         raise architecture_not_supported(model_type, "transformers does not know it")
-    parsed = CONFIG_MAPPING[model_type].from_dict(plain)
-    with torch.device("meta"):
-        for attention in ("sdpa", "eager"):
-            try:
+    reason = ""
+    for attention in ("sdpa", "eager"):
+        try:
+            parsed = CONFIG_MAPPING[model_type].from_dict(plain)
+            with torch.device("meta"):
                 model = AutoModelForCausalLM.from_config(
                     parsed, attn_implementation=attention, dtype=torch.float32
                 )
-            except ValueError as error:
-                reason = str(error)
-                continue
+        except ValueError as error:
+            reason = re.split(r"[.:\n]", str(error))[0]
+        except Exception as error:  # noqa: BLE001 - classes of its own for each odd field
+            _log.warning("transformers does not make a model of config.json", exc_info=True)
+            reason = f"transformers answers its config.json with {type(error).__name__}"
+        else:
             return model.eval().requires_grad_(False)
-    raise architecture_not_supported(model_type, re.split(r"[.:\n]", reason)[0])
+    raise architecture_not_supported(model_type, reason)
 
 
 def decoder_blocks(model: nn.Module) -> tuple[str, nn.ModuleList]:

@@ -27,6 +27,12 @@ from quantd_server.calibration.linears import Linear, is_linear
 from quantd_server.calibration.parameters import ParameterSource
 from quantd_server.errors import quoted
 
+OTHER_HEADS = ("embed_out.weight",)
+"""What checkpoints call the output head that transformers renames when it loads them."""
+
+FORWARD_ERRORS = (AttributeError, IndexError, KeyError, NotImplementedError, TypeError, ValueError)
+"""What a model's forward raises of a configuration that it does not work with."""
+
 
 class BlockCall:
     """What a block is called with beside the hidden states: masks, position embeddings."""
@@ -38,6 +44,19 @@ class BlockCall:
     def run(self, block: nn.Module, states: torch.Tensor) -> Any:
         """What ``block`` returns for hidden states [batch, length, hidden]."""
         return block(states, *self.args, **self.kwargs)
+
+
+def alike(left: Any, right: Any) -> bool:
+    """Whether two arguments are the same, tensors by their values."""
+    if isinstance(left, torch.Tensor):
+        return isinstance(right, torch.Tensor) and torch.equal(left, right)
+    if isinstance(left, BlockCall):
+        return alike((left.args, left.kwargs), (right.args, right.kwargs))
+    if isinstance(left, Mapping):
+        return left.keys() == right.keys() and all(alike(left[key], right[key]) for key in left)
+    if isinstance(left, list | tuple):
+        return len(left) == len(right) and all(map(alike, left, right))
+    return True  # objects that hold no tensors that we know of
 
 
 class _Stop(Exception):
@@ -75,8 +94,16 @@ class BlockwiseModel:
                 take_experts_apart(block, self._experts)
         self._embedding: Any = self._model.get_input_embeddings()
         self._head: Any = self._model.get_output_embeddings()
+        if self._embedding is None or self._head is None:
+            raise architecture_not_supported(self.model_type, "it has no embedding or no head")
         self._module_names = {module: name for name, module in self._model.named_modules()}
         self._meta = dict(self._model.named_parameters(remove_duplicate=False))
+        self._stored_buffers = {
+            name: value
+            for name, value in self._model.state_dict().items()
+            if name not in self._meta and self._find_stored(name) is not None
+        }
+        """Buffers that the checkpoint holds, as they are on the meta device."""
         self._check_names()
         self._compute_buffers()
         self._load_surroundings()
@@ -98,7 +125,12 @@ class BlockwiseModel:
     def linears(self, index: int) -> dict[str, Linear]:
         """The linear layers of a block by their checkpoint names (without ``.weight``)."""
         found = (
-            Linear(self.checkpoint_name(f"{self.block_prefix}.{index}.{name}"), module)
+            Linear(
+                self._stored_name(f"{self.block_prefix}.{index}.{name}.weight").removesuffix(
+                    ".weight"
+                ),
+                module,
+            )
             for name, module in self.blocks[index].named_modules()
             if is_linear(module)
         )
@@ -118,6 +150,7 @@ class BlockwiseModel:
             full = f"{self.block_prefix}.{index}.{name}"
             value = self.parameters.read(self._stored_name(full))
             _set_parameter(block, name, value.to(self.device, dtype))
+        self._load_buffers(f"{self.block_prefix}.{index}.")
 
     def free_block(self, index: int) -> None:
         """Forgets the parameters of a block."""
@@ -154,11 +187,13 @@ class BlockwiseModel:
     def head_name(self) -> str:
         """Checkpoint name of the output head's weight: the embedding's when they are tied."""
         head = f"{self._module_names[self._head]}.weight"
-        stored = self._find_stored(head)
-        tied = getattr(self._model.config.get_text_config(), "tie_word_embeddings", False)
-        if stored is None or tied:
+        if self._tied():
             return self._stored_name(f"{self._module_names[self._embedding]}.weight")
-        return stored
+        return self._stored_name(head)
+
+    def _tied(self) -> bool:
+        """Whether the output head is the embedding."""
+        return bool(getattr(self._model.config.get_text_config(), "tie_word_embeddings", False))
 
     @torch.inference_mode()
     def head_input(self, states: torch.Tensor) -> torch.Tensor:
@@ -230,15 +265,26 @@ class BlockwiseModel:
         for _ in range(2):  # Once more when the first attempt found that blocks return tuples.
             calls.clear()
             first.clear()
-            with self._blocks_as(recorder), suppress(_Stop):
-                self._model(input_ids=tokens, use_cache=False)
+            try:
+                with self._blocks_as(recorder), suppress(_Stop):
+                    self._model(input_ids=tokens, use_cache=False)
+            except FORWARD_ERRORS as error:
+                raise architecture_not_supported(
+                    self.model_type, f"its forward ends in {type(error).__name__}"
+                ) from error
             if len(calls) == len(self.blocks):
                 break
         else:
             raise architecture_not_supported(
                 self.model_type, "its forward does not call its blocks in turn"
             )
-        self._calls[batch, length] = calls
+        if first[0].dim() != 3:
+            raise architecture_not_supported(self.model_type, "its states are not 3-dimensional")
+        # Blocks are called again later, when other tokens may have been recorded.
+        if not alike(self._calls.setdefault((batch, length), calls), calls):
+            raise architecture_not_supported(
+                self.model_type, "its blocks are given more than the states that depends on tokens"
+            )
         return first[0].float()
 
     def _skip_to(self, states: torch.Tensor) -> Callable[[int], Forward]:
@@ -284,34 +330,51 @@ class BlockwiseModel:
         for name in self._surroundings():
             value = self.parameters.read(self._stored_name(name))
             _set_parameter(self._model, name, value.to(self.device, torch.float32))
+        for name in self._stored_buffers:
+            if not name.startswith(f"{self.block_prefix}."):
+                self._load_buffers(name)
+
+    def _load_buffers(self, prefix: str) -> None:
+        for name, like in self._stored_buffers.items():
+            if name.startswith(prefix):
+                value = self.parameters.read(self._stored_name(name))
+                _put(self._model, name, value.to(self.device, like.dtype))
 
     def _compute_buffers(self) -> None:
         """Position frequencies and the like, which no checkpoint holds.
 
         transformers itself computes them in ``_init_weights`` after a load on the meta device.
+        What neither gives is an error: NaN shows it.
         """
         for module in self._model.modules():
             missing = [name for name, value in module.named_buffers(recurse=False) if value.is_meta]
             for name in missing:
-                empty = torch.empty_like(getattr(module, name), device=self.device)
-                setattr(module, name, empty)
+                like = getattr(module, name)
+                unset = torch.nan if like.is_floating_point() else 0
+                setattr(module, name, torch.full_like(like, unset, device=self.device))
             if missing:
                 with torch.no_grad():
                     self._model._init_weights(module)  # noqa: SLF001 - its only place
+        for name, value in self._model.named_buffers():
+            if name not in self._stored_buffers and bool(value.isnan().any()):
+                raise architecture_not_supported(
+                    self.model_type, f"nothing says what its buffer {quoted(name)} holds"
+                )
 
     def _check_names(self) -> None:
         """Every parameter but a tied head must be in the checkpoint, in the same shape."""
         head = f"{self._module_names[self._head]}.weight"
+        tied = self._tied()
         for name, parameter in self._meta.items():
             stored = self._find_stored(name)
             if stored is None:
-                if name == head:
+                if name == head and tied:
                     continue
                 raise architecture_not_supported(
                     self.model_type, f"the checkpoint has no {quoted(self.checkpoint_name(name))}"
                 )
             shape = self.parameters.shape(stored)
-            if shape != tuple(parameter.shape) and name != head:
+            if shape != tuple(parameter.shape) and not (name == head and tied):
                 raise architecture_not_supported(
                     self.model_type,
                     f"{quoted(stored)} has shape {list(shape)}, but from config.json follows "
@@ -321,8 +384,10 @@ class BlockwiseModel:
     def _find_stored(self, name: str) -> str | None:
         """Checkpoints saved from the base model alone lack its prefix."""
         full = self.checkpoint_name(name)
-        bare = full.removeprefix(f"{self._model.base_model_prefix}.")
-        return next((found for found in (full, bare) if found in self.parameters.names), None)
+        names = [full, full.removeprefix(f"{self._model.base_model_prefix}.")]
+        if name == f"{self._module_names[self._head]}.weight":
+            names += OTHER_HEADS
+        return next((found for found in names if found in self.parameters.names), None)
 
     def _stored_name(self, name: str) -> str:
         return self._find_stored(name) or self.checkpoint_name(name)

@@ -9,7 +9,7 @@ multiplied for this: placed linears return random numbers.
 from __future__ import annotations
 
 import re
-from collections.abc import Collection, Mapping, Sequence
+from collections.abc import Collection, Mapping, MutableMapping, Sequence
 from typing import Any
 
 import msgspec
@@ -182,6 +182,7 @@ def discover(
     Raises QuantdError ARCHITECTURE_NOT_SUPPORTED when a linear is called twice in a pass.
     """
     probe = _Probe(block, linears, call, states)
+    sizes = _sizes(call)
     tokens = states.shape[0] * states.shape[1]
     found: list[list[list[str]]] = []
     unknown = list(linears)
@@ -197,6 +198,8 @@ def discover(
         if not groups:
             break
         found.append(list(groups.values()))
+        if _sizes(call) != sizes:
+            raise _writes_into_arguments()
         placed = {name for group in groups.values() for name in group}
         unknown = [name for name in unknown if name not in placed]
     conditional.update(unknown)
@@ -213,6 +216,12 @@ def discover(
             for number in range(len(stages) + 1)
         ),
     )
+
+
+def _sizes(call: BlockCall) -> list[int]:
+    """Of the dictionaries and lists that a block is given."""
+    values = (*call.args, *call.kwargs.values())
+    return [len(value) for value in values if isinstance(value, MutableMapping | list)]
 
 
 def _has_nan(value: Any) -> bool:
@@ -301,6 +310,16 @@ def _place_like_siblings(missing: list[str], found: list[list[list[str]]]) -> No
             added[key] = []
             found[stage].append(added[key])
         added[key].append(name)
+
+
+def _writes_into_arguments() -> QuantdError:
+    return QuantdError(
+        reason="ARCHITECTURE_NOT_SUPPORTED",
+        message="a block hands results to later ones in its arguments, not in its states",
+        remedy="use a method without calibration, such as gguf or bitsandbytes",
+        field="spec.source_uri",
+        kind="precondition",
+    )
 
 
 def _called_twice(name: str) -> QuantdError:

@@ -72,7 +72,9 @@ class BlockWalk:
 
     def __iter__(self) -> Iterator[BlockStep]:
         model = self._model
-        probe = model.embed(self.micro_batches[0][:1, :PROBE_TOKENS])
+        tokens = self.micro_batches[0][:1, :PROBE_TOKENS]
+        model.embed(torch.zeros_like(tokens))  # finds arguments that depend on tokens
+        probe = model.embed(tokens)
         for number, tokens in enumerate(self.micro_batches):
             self._options.check_cancelled()
             self._store.put(("states", number), model.embed(tokens))

@@ -14,6 +14,7 @@ from typing import Protocol
 import torch
 
 from quantd_server.calibration.activations import ActivationStore
+from quantd_server.calibration.architecture import architecture_not_supported
 from quantd_server.calibration.model import BlockwiseModel
 from quantd_server.calibration.parameters import CheckpointParameters
 from quantd_server.calibration.walk import BlockWalk
@@ -24,6 +25,7 @@ from quantd_server.engine.chunks import ChunkWorker, not_finite
 from quantd_server.engine.output_head import OutputHead
 from quantd_server.engine.pipeline import TaskOutcome
 from quantd_server.engine.specification import QuantizationSpec
+from quantd_server.errors import quoted
 from quantd_server.methods.base import TensorTask
 from quantd_server.methods.blockwise import BlockQuantizer, BlockwiseMethod, QuantizedLinear, Stage
 
@@ -104,6 +106,7 @@ class BlockwiseRun:
         make = self._method.block_quantizers(config, self._checkpoint, threads=self._threads)
         model = BlockwiseModel(self._checkpoint.config, self._parameters, device=self._device)
         blocks = len(model)
+        _check_walked(model, targets)
         done = 0
 
         def on_progress(fraction: float) -> None:
@@ -133,24 +136,25 @@ class BlockwiseRun:
     def _do_block(
         self, quantizer: BlockQuantizer, stages: Iterator[WalkedStage]
     ) -> list[TaskOutcome]:
-        linears: dict[str, QuantizedLinear] = {}
+        solved: dict[str, TaskOutcome] = {}
         for stage in stages:
             for linear in quantizer.quantize(stage):
                 self._check_cancelled()
                 source = linear.task.source
                 assert source is not None
                 stage.replace(source.name.removesuffix(".weight"), linear.weight)
-                linears[source.name] = linear
+                solved[source.name] = _outcome(linear.task, linear)  # without the weight
         outcomes = []
         for task, contents in quantizer.finish():
             self._check_cancelled()
             self._worker.write(task, [(part, 0, data) for part, data in enumerate(contents)])
-            outcomes.append(_outcome(task, linears.get(task.source.name if task.source else "")))
+            name = task.source.name if task.source else ""
+            outcomes.append(solved.get(name) or _outcome(task, None))
         return outcomes
 
     def _read(self, task: TensorTask) -> torch.Tensor:
         assert task.source is not None
-        return self._parameters.read(task.source.name)
+        return self._parameters.read(task.source.name).to(self._device)
 
 
 class _CheckedParameters(CheckpointParameters):
@@ -178,6 +182,17 @@ class _CheckedParameters(CheckpointParameters):
             index = int((~torch.isfinite(flat)).nonzero()[0])
             raise not_finite(name, float(flat[index]), first + index)
         return torch.nan_to_num(value, nan=0.0, posinf=0.0, neginf=0.0)
+
+
+def _check_walked(model: BlockwiseModel, targets: set[str]) -> None:
+    """Every linear that the plan quantizes has to be one that the walk comes to."""
+    walked = {name for index in range(len(model)) for name in model.linears(index)}
+    missing = sorted(targets - walked - {model.head_name().removesuffix(".weight")})
+    if missing:
+        raise architecture_not_supported(
+            model.model_type,
+            f"{quoted(missing[0])} is planned and is not a linear layer of its blocks",
+        )
 
 
 def _outcome(task: TensorTask, linear: QuantizedLinear | None) -> TaskOutcome:

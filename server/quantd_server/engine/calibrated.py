@@ -114,6 +114,8 @@ class CalibratedWork:
     def _evaluate(self, work: WorkPlan, config: EvaluationConfig) -> Evaluation | WarningEvent:
         data = read_evaluation(config, self._checkpoint.directory, self._order.paths)
         sequences = [_tensor(tokens) for tokens in data.sequences if len(tokens) > 1]
+        if not sequences:
+            return WarningEvent(warning=_nothing_to_predict())
         source = CheckpointParameters(self._checkpoint, self._reader)
         result = ResultParameters(work, self._method, self._order.spec.method.value, self._output)
         with self._store() as store:
@@ -154,13 +156,24 @@ def multiplies_bf16_faster(device: str, cpu_features: Collection[str]) -> bool:
     ``cpu_features``: as ``host.cpu`` spells them.
     """
     if device != "cpu":
-        return torch.cuda.is_bf16_supported()
+        return torch.cuda.is_bf16_supported(including_emulation=False)
     # Without such instructions they take up to five times as long.
     return not BF16_FEATURES.isdisjoint(cpu_features)
 
 
 def _tensor(tokens: Tokens) -> torch.Tensor:
     return torch.tensor(tokens, dtype=torch.int64)
+
+
+def _nothing_to_predict() -> Finding:
+    return Finding(
+        severity=Severity.WARNING,
+        field="spec.evaluation",
+        reason="EVALUATION_TOO_SHORT",
+        message="no sequence to measure on has two tokens, so that nothing could be measured",
+        remedy="give longer texts",
+        kind="invalid",
+    )
 
 
 def _not_measurable() -> Finding:

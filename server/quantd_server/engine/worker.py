@@ -44,11 +44,20 @@ def main() -> int:
     except MemoryError:
         _emit(FailureEvent(finding=_out_of_memory()))
         return 1
-    except Exception:  # noqa: BLE001 - the last resort: the server has to hear of it
+    except Exception as error:  # noqa: BLE001 - the last resort: the server has to hear of it
         traceback.print_exc()  # to the server's log; the client learns no more than this
-        _emit(FailureEvent(finding=_internal()))
+        finding = _out_of_memory() if _is_out_of_memory(error) else _internal()
+        _emit(FailureEvent(finding=finding))
         return 1
     return 0
+
+
+def _is_out_of_memory(error: Exception) -> bool:
+    """Whether torch, which has no one class for it, could not allocate."""
+    texts = ("can't allocate memory", "not enough memory")
+    return isinstance(error, RuntimeError) and (
+        type(error).__name__ == "OutOfMemoryError" or any(text in str(error) for text in texts)
+    )
 
 
 def _emit(event: WorkerEvent) -> None:

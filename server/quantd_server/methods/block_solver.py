@@ -8,7 +8,7 @@ scales, which leaves its codes as they are.
 
 from __future__ import annotations
 
-from collections.abc import Callable, Iterator, Mapping, Sequence
+from collections.abc import Callable, Iterable, Iterator, Mapping, Sequence
 from dataclasses import dataclass, replace
 
 import torch
@@ -52,6 +52,17 @@ class BlockSettings:
     """None for no scaling."""
 
 
+class _Computed:
+    """Groups with their statistics, computed at every iteration so that one is in memory."""
+
+    def __init__(self, groups: Sequence[LinearGroup]) -> None:
+        self._groups = groups
+
+    def __iter__(self) -> Iterator[tuple[LinearGroup, InputStatistics]]:
+        for group in self._groups:
+            yield group, group.statistics()
+
+
 class BlockSolver:
     """A ``methods.blockwise.BlockQuantizer``.
 
@@ -83,11 +94,17 @@ class BlockSolver:
 
     def quantize(self, stage: Stage) -> Iterator[QuantizedLinear]:
         """Solve the linears of a stage."""
-        kept: dict[int, InputStatistics] = {}
-        for folding, groups in self._foldings_in(stage):
-            self._choose_scales(folding, groups, stage, kept)
+        alone: dict[int, Folding] = {}
+        for folding, numbers in self._foldings_in(stage):
+            if len(numbers) == 1:
+                alone[numbers[0]] = folding
+            else:
+                groups = [stage.groups[number] for number in numbers]
+                self._choose_scales(folding, _Computed(groups), stage)
         for number, group in enumerate(stage.groups):
-            statistics = kept.pop(number, None) or group.statistics()
+            statistics = group.statistics()
+            if number in alone:
+                self._choose_scales(alone[number], [(group, statistics)], stage)
             yield from self._solve_group(group, stage, statistics)
 
     def _foldings_in(self, stage: Stage) -> Iterator[tuple[Folding, list[int]]]:
@@ -104,22 +121,23 @@ class BlockSolver:
     def _choose_scales(
         self,
         folding: Folding,
-        numbers: list[int],
+        groups: Iterable[tuple[LinearGroup, InputStatistics]],
         stage: Stage,
-        kept: dict[int, InputStatistics],
     ) -> None:
         assert self._settings.scales is not None
-        groups = [stage.groups[number] for number in numbers]
-        settings = self._settings.linears[groups[0].names[0]]
 
         def inputs() -> Iterator[tuple[list[torch.Tensor], InputStatistics]]:
-            for number, group in zip(numbers, groups, strict=True):
-                statistics = group.statistics()
-                if len(numbers) == 1:
-                    kept[number] = statistics
+            for group, statistics in groups:
                 yield [stage.weight(name) for name in group.names], statistics
 
-        scales = choose_scales(inputs, self._settings.scales, settings, single=len(numbers) == 1)
+        scales = choose_scales(
+            inputs,
+            self._settings.scales,
+            self._settings.linears[folding.following[0]],
+            fewest_tokens=FEWEST_TOKENS,
+        )
+        if scales is None:
+            return
         if folding.divided != "ROWS":
             task = self._tasks[f"{folding.previous}.weight"]
             norm, scales = divided_norm(

@@ -14,7 +14,6 @@ import torch
 from quantd_server.kernels.awq.scales import (
     candidate_errors,
     scale_candidates,
-    search_scales,
     weight_magnitude,
 )
 from quantd_server.methods.blockwise import InputStatistics
@@ -23,7 +22,7 @@ from quantd_server.methods.linear_solver import LinearSettings
 
 @dataclass(frozen=True, kw_only=True, slots=True)
 class ScaleSettings:
-    """Arguments of the search; see ``kernels.awq.scales.search_scales``."""
+    """Arguments of the search; see ``kernels.awq.scales``."""
 
     n_grid: int
     duo_scaling: bool | None
@@ -42,27 +41,16 @@ Inputs = Callable[[], Iterable[tuple[list[torch.Tensor], InputStatistics]]]
 
 
 def choose_scales(
-    inputs: Inputs, scales: ScaleSettings, linear: LinearSettings, *, single: bool
-) -> torch.Tensor:
+    inputs: Inputs, scales: ScaleSettings, linear: LinearSettings, *, fewest_tokens: int
+) -> torch.Tensor | None:
     """The scales float32 [in] with the least error in all outputs together.
 
-    ``single``: there is one group. Otherwise ``inputs`` is gone through twice, so that the
-    statistics of one group at a time are in memory.
+    ``inputs`` is gone through twice. None when fewer than ``fewest_tokens`` reach it in all: what
+    is best for a handful of tokens is worse than no scaling for others.
     """
-    if single:
-        [(weights, statistics)] = inputs()
-        return search_scales(
-            weights,
-            statistics.gram,
-            statistics.mean_abs,
-            bits=linear.bits,
-            group_size=linear.group_size,
-            sym=linear.sym,
-            n_grid=scales.n_grid,
-            duo_scaling=scales.formulas,
-            max_rows=scales.max_rows,
-        ).scales
-    activation, magnitude = _shared_magnitudes(inputs, linear.group_size)
+    activation, magnitude, tokens = _shared_magnitudes(inputs, linear.group_size)
+    if tokens < fewest_tokens:
+        return None
     candidates = [
         candidate
         for _, candidate in scale_candidates(
@@ -84,8 +72,10 @@ def choose_scales(
     return candidates[min(range(len(errors)), key=errors.__getitem__)]
 
 
-def _shared_magnitudes(inputs: Inputs, group_size: int) -> tuple[torch.Tensor, torch.Tensor]:
-    """Mean magnitudes of the activations over all tokens, and of the weights over all rows."""
+def _shared_magnitudes(inputs: Inputs, group_size: int) -> tuple[torch.Tensor, torch.Tensor, int]:
+    """Mean magnitudes of the activations over all tokens, and of the weights over all rows; and
+    the number of tokens.
+    """
     activation, magnitude = torch.zeros(()), torch.zeros(())
     tokens = rows = 0
     for weights, statistics in inputs():
@@ -94,4 +84,4 @@ def _shared_magnitudes(inputs: Inputs, group_size: int) -> tuple[torch.Tensor, t
         magnitude = magnitude + weight_magnitude(weights, group_size) * count
         tokens += statistics.tokens
         rows += count
-    return activation / max(1, tokens), magnitude / max(1, rows)
+    return activation / max(1, tokens), magnitude / max(1, rows), tokens

@@ -17,6 +17,11 @@ AREA = Area(
             "quantization are not finite.",
             action="Check the checkpoint for weights that are not finite, or too large.",
         ),
+        "EVALUATION_TOO_SHORT": Reason(
+            meaning="No sequence of the evaluation's data has two tokens, so that nothing was "
+            "measured; the result is as good as without an evaluation.",
+            action="Give longer texts to measure on.",
+        ),
         "JOB_NOT_FINISHED": Reason(
             meaning="Only finished jobs can be deleted.",
             action="Cancel the job first, or wait for its end.",

@@ -26,6 +26,8 @@ FindingKind = Literal[
     "out_of_range",
     "unavailable",
     "internal",
+    "unauthenticated",
+    "denied",
 ]
 
 MAX_QUOTED = 120

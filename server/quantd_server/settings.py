@@ -21,6 +21,17 @@ class Settings(msgspec.Struct, frozen=True, kw_only=True):
     """Folders that requests may read from."""
     output_roots: tuple[str, ...] = (".",)
     """Folders that requests may write to."""
+    tls_certificate: str | None = None
+    """PEM file of the server's certificate chain; with ``tls_key`` calls are encrypted."""
+    tls_key: str | None = None
+    client_ca: str | None = None
+    """PEM file of the authorities whose certificates every client has to have one of."""
+    tokens: str | None = None
+    """File of the tokens that callers may have; see ``api/token_file.py``."""
+    insecure: bool = False
+    """Whether addresses beyond this host may lack credentials or encryption."""
+    max_calls_per_second: float = 100.0
+    """Of one caller who is known by name; 0 for no limit."""
     max_request_bytes: int = 4 << 20
     max_concurrent_calls: int = 1024
     """Calls served at once, streams among them; more are answered RESOURCE_EXHAUSTED."""

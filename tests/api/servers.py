@@ -23,6 +23,7 @@ from quantd_server.errors import Finding, QuantdError
 from quantd_server.jobs.job import Job, JobEvent, JobFilter
 from quantd_server.methods.configs import GgufConfig, MethodConfig
 from quantd_server.planning.report import Plan, PlanReport
+from quantd_server.planning.roots import Roots
 from quantd_server.planning.time_estimate import FinishedJobs
 from quantd_server.settings import Settings
 
@@ -53,9 +54,14 @@ class Running:
 
 @contextlib.asynccontextmanager
 async def running(
-    folder: Path, *, planner: Any = None, jobs: Any = None, **settings: Any
+    folder: Path,
+    *,
+    planner: Any = None,
+    jobs: Any = None,
+    credentials: grpc.ChannelCredentials | None = None,
+    **settings: Any,
 ) -> AsyncIterator[Running]:
-    """A server on a free port whose roots are ``folder``."""
+    """A server on a free port whose roots are ``folder``; ``credentials`` are the channel's."""
     settings.setdefault("listen", ("127.0.0.1:0",))
     config = Settings(source_roots=(str(folder),), output_roots=(str(folder),), **settings)
     stream = io.StringIO()
@@ -71,10 +77,19 @@ async def running(
     await lifecycle.warm_up(services)
     address = bound.addresses[0]
     try:
-        async with grpc.aio.insecure_channel(address) as channel:
+        async with channel_to(address, credentials) as channel:
             yield Running(address, channel, bound, services, stream)
     finally:
         await lifecycle.stop(bound, services, 0.2)
+
+
+def channel_to(
+    address: str, credentials: grpc.ChannelCredentials | None = None
+) -> grpc.aio.Channel:
+    """A channel, encrypted if there are credentials for it."""
+    if credentials is None:
+        return grpc.aio.insecure_channel(address)
+    return grpc.aio.secure_channel(address, credentials)
 
 
 SPEC = QuantizationSpec(
@@ -105,7 +120,9 @@ class ScriptedPlanner:
 
     async def close(self) -> None: ...
 
-    async def plan(self, spec: QuantizationSpec, *, offset: int, page_size: int) -> PlanReport:
+    async def plan(
+        self, spec: QuantizationSpec, *, offset: int, page_size: int, roots: Roots | None = None
+    ) -> PlanReport:
         self.calls.append(spec)
         next_offset = offset + page_size if page_size else None
         return PlanReport(spec=spec, findings=self.findings, plan=PLAN, next_offset=next_offset)
@@ -134,7 +151,7 @@ class ScriptedJobs:
 
     async def submit(self, report: PlanReport, **request: Any) -> Job:
         self.submitted.append({"report": report, **request})
-        return self.add(f"jobs/{len(self.jobs)}")
+        return self.add(f"jobs/{len(self.jobs)}", owner=request["owner"])
 
     def get(self, name: str) -> Job:
         if name not in self.jobs:

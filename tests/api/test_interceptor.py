@@ -56,6 +56,7 @@ async def test_an_unhandled_exception_in_a_stream_too(scripted, jobs):
         raise AssertionError
 
     jobs.watch = fail
+    jobs.add("jobs/1")
     stub = v1.JobServiceStub(scripted.channel)
     refusal = await refused(stub.WatchJob(v1.WatchJobRequest(name="jobs/1")))
     assert refusal.code is grpc.StatusCode.INTERNAL
@@ -199,6 +200,7 @@ async def test_a_deadline_is_a_deadline_and_no_fault(scripted, jobs):
         await asyncio.sleep(30)
 
     jobs.cancel = sleep
+    jobs.add("jobs/1")
     stub = v1.JobServiceStub(scripted.channel)
     with pytest.raises(grpc.aio.AioRpcError) as error:
         await stub.CancelJob(v1.CancelJobRequest(name="jobs/1"), timeout=0.1)

@@ -7,6 +7,7 @@ server; both would split the calls between two servers without a word.
 from __future__ import annotations
 
 import contextlib
+import ipaddress
 import os
 import socket
 import stat
@@ -56,7 +57,10 @@ def is_local(address: str) -> bool:
     if address.startswith(UNIX_PREFIX):
         return True
     host = address.rpartition(":")[0].strip("[]")
-    return host in ("localhost", "::1") or host.startswith("127.")
+    try:
+        return ipaddress.ip_address(host).is_loopback
+    except ValueError:  # a name, which can mean anything
+        return host == "localhost"
 
 
 def socket_path(address: str) -> Path:

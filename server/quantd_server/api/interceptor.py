@@ -1,4 +1,4 @@
-"""The outermost layer of every call: identity, checks, errors, log.
+"""The outermost layer of every call: who calls, checks, errors, log.
 
 Nothing that happens inside may reach a client as UNKNOWN or with a text of ours that was not
 written for it, so messages are decoded and encoded here too, and not by grpc around us. On the wire
@@ -10,6 +10,7 @@ from __future__ import annotations
 
 import asyncio
 import contextvars
+import functools
 import inspect
 import re
 import time
@@ -23,7 +24,9 @@ import grpc.aio
 from google.protobuf.message import Message
 from google.rpc.status_pb2 import Status
 
+from quantd_server.api.access import ROLES_OF_METHODS, Access
 from quantd_server.api.error_codec import StatusError, internal_status, status_of_error
+from quantd_server.api.identity import Identity
 from quantd_server.api.log import Log
 from quantd_server.api.request_checks import decode
 from quantd_server.errors import QuantdError
@@ -34,19 +37,35 @@ if TYPE_CHECKING:
 REQUEST_ID_KEY = "x-request-id"
 SANE_REQUEST_ID = re.compile(r"[A-Za-z0-9._:/+=-]{1,64}")
 STATUS_KEY = "grpc-status-details-bin"
+AUDITED = frozenset(method for method, role in ROLES_OF_METHODS.items() if role != "read")
+"""Methods that change something; each call of one has a line "audit" in the log."""
 CODES = {code.value[0]: code for code in grpc.StatusCode}
 
 Context = grpc.aio.ServicerContext[Any, Any]
 
 
 class Call:
-    """One call, for the log."""
+    """One call, for the log and for its handler."""
 
     def __init__(self, method: str, request_id: str) -> None:
         self.method = method
         self.request_id = request_id
         self.job: str | None = None
         """Name of the job it is about, as soon as that is known."""
+        self.identity: Identity | None = None
+        """Who calls, as soon as that is known."""
+        self.audit: Callable[[str], None] | None = None
+        """Writes the line of an audited call, given the code of its answer; None once it did."""
+
+    @property
+    def caller_name(self) -> str | None:
+        return (self.identity.name if self.identity else None) or None
+
+    def finish_audit(self, code: str) -> None:
+        """Write the line, unless it is written."""
+        if self.audit is not None:
+            write, self.audit = self.audit, None
+            write(code)
 
 
 _current_call: contextvars.ContextVar[Call] = contextvars.ContextVar("call")
@@ -59,11 +78,26 @@ def note_job(name: str) -> None:
         call.job = name
 
 
+def note_effect() -> None:
+    """Audit the current call as done: what is left of it only tells of what it has changed."""
+    call = _current_call.get(None)
+    if call is not None:
+        call.finish_audit("OK")
+
+
+def caller() -> Identity:
+    """Who makes the current call."""
+    identity = _current_call.get().identity
+    assert identity is not None, "no handler runs before its caller is known"
+    return identity
+
+
 class OutermostInterceptor(grpc.aio.ServerInterceptor):
     """Wraps every handler; ``input_types`` has the request class of every method by its path."""
 
-    def __init__(self, log: Log, input_types: dict[str, type[Message]]) -> None:
+    def __init__(self, log: Log, access: Access, input_types: dict[str, type[Message]]) -> None:
         self._log = log
+        self._access = access
         self._input_types = input_types
 
     async def intercept_service(
@@ -74,23 +108,28 @@ class OutermostInterceptor(grpc.aio.ServerInterceptor):
         method = handler_call_details.method
         handler = await continuation(handler_call_details)
         if handler is None:
-            return grpc.stream_stream_rpc_method_handler(self._wrap(method, _refuse, str.encode))
+            refuse = self._wrap(method, _refuse, str.encode, is_served=False)
+            return grpc.stream_stream_rpc_method_handler(refuse)
         run = _runner(handler, self._input_types.get(method))
         handle = self._wrap(method, run, handler.response_serializer)
         if handler.response_streaming:
             return grpc.stream_stream_rpc_method_handler(handle)
         return grpc.stream_unary_rpc_method_handler(handle)
 
-    def _wrap(self, method: str, run: Any, serialize: Any) -> Any:
+    def _wrap(self, method: str, run: Any, serialize: Any, *, is_served: bool = True) -> Any:
         """A handler of streams of bytes around ``run(incoming, context, serialize)``."""
 
         async def handle(incoming: Any, context: Context) -> Any:
             call = Call(method, _request_id(context))
             _current_call.set(call)
+            if method in AUDITED:
+                call.audit = functools.partial(self._audit, call, context.peer())
             context.set_trailing_metadata(((REQUEST_ID_KEY, call.request_id),))
             start = time.perf_counter()
             code = "OK"
             try:
+                call.identity = self._access.caller_of(method, context)
+                self._access.check(method, call.identity, is_served=is_served)
                 return await run(incoming, context, serialize)
             except (QuantdError, StatusError) as error:
                 status = status_of_error(error)
@@ -118,10 +157,12 @@ class OutermostInterceptor(grpc.aio.ServerInterceptor):
                 )
                 await _abort(context, call, internal_status(incident))
             finally:
+                call.finish_audit(code)
                 self._log(
                     "call",
                     level="error" if code == "INTERNAL" else "info",
                     request_id=call.request_id,
+                    caller=call.caller_name,
                     job=call.job,
                     method=method,
                     code=code,
@@ -130,6 +171,18 @@ class OutermostInterceptor(grpc.aio.ServerInterceptor):
                 )
 
         return handle
+
+    def _audit(self, call: Call, peer: str, code: str) -> None:
+        self._log(
+            "audit",
+            always=True,
+            request_id=call.request_id,
+            caller=call.caller_name,
+            method=call.method,
+            job=call.job,
+            code=code,
+            peer=peer,
+        )
 
 
 def _runner(handler: Handler, input_type: type[Message] | None) -> Any:

@@ -9,10 +9,11 @@ import msgspec
 
 from quantd import v1
 from quantd_server.api.events import events_after
-from quantd_server.api.interceptor import Context
+from quantd_server.api.interceptor import Context, caller
 from quantd_server.api.paging import position_of, token_of
 from quantd_server.api.translation import from_message, to_message
-from quantd_server.jobs.job import Job, JobFilter
+from quantd_server.errors import QuantdError
+from quantd_server.jobs.job import Job, JobFilter, no_such_job
 from quantd_server.jobs.service import JobService
 
 DEFAULT_PAGE_SIZE = 50
@@ -28,12 +29,12 @@ class JobServicer(v1.JobServiceServicer):
     async def GetJob(  # noqa: N802
         self, request: v1.GetJobRequest, context: Context
     ) -> v1.GetJobResponse:
-        return v1.GetJobResponse(job=_message(self._jobs.get(request.name)))
+        return v1.GetJobResponse(job=_message(self._seen(request.name)))
 
     async def ListJobs(  # noqa: N802
         self, request: v1.ListJobsRequest, context: Context
     ) -> v1.ListJobsResponse:
-        jobs = self._jobs.list(_filter(request))
+        jobs = [job for job in self._jobs.list(_filter(request)) if caller().sees(job)]
         # The position counts from the oldest job, so that jobs that come in between two pages do
         # not shift the second one.
         older = position_of(request) or len(jobs)
@@ -48,6 +49,7 @@ class JobServicer(v1.JobServiceServicer):
     async def WatchJob(  # noqa: N802
         self, request: v1.WatchJobRequest, context: Context
     ) -> AsyncIterator[v1.WatchJobResponse]:
+        self._seen(request.name)
         events = events_after(self._jobs, request.name, request.after_sequence)
         async with contextlib.aclosing(events):  # type: ignore[type-var]
             async for event in events:
@@ -56,14 +58,34 @@ class JobServicer(v1.JobServiceServicer):
     async def CancelJob(  # noqa: N802
         self, request: v1.CancelJobRequest, context: Context
     ) -> v1.CancelJobResponse:
+        self._check_may_end(request.name)
         job = await self._jobs.cancel(request.name, request.reason)
         return v1.CancelJobResponse(job=_message(job))
 
     async def DeleteJob(  # noqa: N802
         self, request: v1.DeleteJobRequest, context: Context
     ) -> v1.DeleteJobResponse:
+        self._check_may_end(request.name)
         await self._jobs.delete(request.name, delete_output=request.delete_output)
         return v1.DeleteJobResponse()
+
+    def _seen(self, name: str) -> Job:
+        """The job. Raises QuantdError JOB_NOT_FOUND, also when the caller may not know of it."""
+        job = self._jobs.get(name)
+        if not caller().sees(job):
+            raise no_such_job(name)
+        return job
+
+    def _check_may_end(self, name: str) -> None:
+        """Raises QuantdError JOB_NOT_FOUND or JOB_OF_ANOTHER."""
+        if not caller().may_end(self._seen(name)):
+            raise QuantdError(
+                reason="JOB_OF_ANOTHER",
+                field="name",
+                kind="denied",
+                message=f"{name} was made by another caller",
+                remedy="leave it to its owner, or ask an admin",
+            )
 
 
 def _filter(request: v1.ListJobsRequest) -> JobFilter:

@@ -13,11 +13,12 @@ from pathlib import Path
 from typing import TYPE_CHECKING
 
 from quantd_server import __version__
-from quantd_server.api.addresses import is_local, remove_socket
+from quantd_server.api.addresses import remove_socket
 from quantd_server.api.capabilities import Capabilities
 from quantd_server.api.error_codec import MAX_VIOLATIONS
 from quantd_server.api.log import Log
 from quantd_server.api.server import BoundServer, Services, build
+from quantd_server.api.transport import check_exposure, missing_protection
 from quantd_server.host.cpu import usable_cores
 from quantd_server.jobs.service import JobService
 from quantd_server.planning.planner_process import Planner
@@ -39,8 +40,9 @@ class SettingsError(Exception):
 async def serve(settings: Settings, log: Log) -> None:
     """Serve until SIGTERM or SIGINT, then stop in order; a second signal stops at once.
 
-    Raises BindError or SettingsError when the server cannot start.
+    Raises BindError, SettingsError or QuantdError when the server cannot start.
     """
+    check_exposure(settings)
     roots = checked_roots(settings)
     _check_ready_file(settings)
     services = make_services(settings, roots, log)
@@ -191,15 +193,9 @@ def _announce(settings: Settings, roots: Roots, bound: BoundServer, log: Log) ->
         output_roots=roots.outputs,
         pid=os.getpid(),
     )
-    exposed = [address for address in bound.addresses if not is_local(address)]
-    if exposed:
-        log(
-            "exposed",
-            level="warning",
-            addresses=exposed,
-            message="whoever reaches these addresses can read the source roots and write to the "
-            "output roots: calls are neither encrypted nor authenticated",
-        )
+    missing = missing_protection(settings)
+    if missing is not None:  # and --insecure allowed it
+        log("exposed", level="warning", reason=missing.reason, message=missing.message)
     if settings.ready_file:
         ready = Path(settings.ready_file)
         partial = ready.with_name(f".{ready.name}.{os.getpid()}")

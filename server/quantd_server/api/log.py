@@ -24,9 +24,11 @@ class Log:
         self._format: Callable[[dict[str, Any]], str] = _as_json if form == "json" else _as_text
         self._stream = stream if stream is not None else sys.stderr
 
-    def __call__(self, event: str, *, level: LogLevel = "info", **fields: Any) -> None:
-        """Write one line; fields that are None are left out."""
-        if LEVELS[level] < self._threshold:
+    def __call__(
+        self, event: str, *, level: LogLevel = "info", always: bool = False, **fields: Any
+    ) -> None:
+        """Write one line, whatever its level if ``always``; fields that are None are left out."""
+        if LEVELS[level] < self._threshold and not always:
             return
         entry = {"time": _utc(time.time()), "level": level, "event": event}
         entry |= {key: value for key, value in fields.items() if value is not None}

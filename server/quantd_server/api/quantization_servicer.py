@@ -12,7 +12,7 @@ from quantd import v1
 from quantd_server.api.capabilities import Capabilities
 from quantd_server.api.error_codec import StatusError, status_of
 from quantd_server.api.events import events_after
-from quantd_server.api.interceptor import Context, note_job
+from quantd_server.api.interceptor import Context, caller, note_effect, note_job
 from quantd_server.api.paging import position_of, token_of
 from quantd_server.api.translation import from_message, to_message
 from quantd_server.engine.specification import QuantizationSpec
@@ -44,6 +44,7 @@ class QuantizationServicer(v1.QuantizationServiceServicer):
             context_length=request.context_length if request.HasField("context_length") else None,
             offset=position_of(request),
             page_size=request.page_size,
+            roots=caller().roots,
         )
         response = to_message(report, v1.InspectCheckpointResponse)
         response.next_page_token = _next_page_token(request, report.next_offset)
@@ -71,6 +72,7 @@ class QuantizationServicer(v1.QuantizationServiceServicer):
     ) -> AsyncIterator[v1.QuantizeResponse]:
         job = await self._job_for(request)
         note_job(job.name)
+        note_effect()
         events = events_after(self._jobs, job.name, 0)
         async with contextlib.aclosing(events):  # type: ignore[type-var]
             async for event in events:
@@ -81,24 +83,43 @@ class QuantizationServicer(v1.QuantizationServiceServicer):
         requested, labels = _requested(request.spec), dict(request.labels)
         job = self._jobs.find_request(request.request_id, requested, labels)
         if job is not None:
+            _check_owner(job, request.request_id)
             return job
         report = await self._plan(request.spec, offset=0, page_size=0)
         errors = [finding for finding in report.findings if finding.severity is Severity.ERROR]
         if errors:
             raise StatusError(status_of(errors))
         return await self._jobs.submit(
-            report, requested=requested, request_id=request.request_id, labels=labels
+            report,
+            requested=requested,
+            request_id=request.request_id,
+            labels=labels,
+            owner=caller().name,
         )
 
     async def _plan(
         self, message: v1.QuantizationSpec, *, offset: int, page_size: int
     ) -> PlanReport:
         spec = from_message(message, QuantizationSpec)
-        report = await self._planner.plan(spec, offset=offset, page_size=page_size)
+        report = await self._planner.plan(
+            spec, offset=offset, page_size=page_size, roots=caller().roots
+        )
         if report.plan is not None:
             plan = self._jobs.finished_jobs.estimate(report.plan)
             report = msgspec.structs.replace(report, plan=plan)
         return report
+
+
+def _check_owner(job: Job, request_id: str) -> None:
+    """Refuse to hand a job over to another caller who knows its request."""
+    if job.owner != caller().name:
+        raise QuantdError(
+            reason="REQUEST_ID_REUSED",
+            field="request_id",
+            kind="exists",
+            message=f"request_id {request_id} was used by another caller",
+            remedy="use a new UUID for a new request",
+        )
 
 
 def _requested(message: v1.QuantizationSpec) -> QuantizationSpec:

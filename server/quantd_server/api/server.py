@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import functools
 from typing import Any
 
 import grpc.aio
@@ -13,6 +14,7 @@ from grpc_reflection.v1alpha import reflection, reflection_pb2
 
 from quantd import v1
 from quantd.v1 import job_service_pb2, quantization_service_pb2
+from quantd_server.api.access import Access
 from quantd_server.api.addresses import bind
 from quantd_server.api.capabilities import Capabilities
 from quantd_server.api.health import Health
@@ -21,6 +23,7 @@ from quantd_server.api.job_servicer import JobServicer
 from quantd_server.api.log import Log
 from quantd_server.api.quantization_servicer import QuantizationServicer
 from quantd_server.api.request_checks import compile_rules
+from quantd_server.api.transport import server_credentials
 from quantd_server.jobs.service import JobService
 from quantd_server.planning.planner_process import Planner
 from quantd_server.settings import Settings
@@ -54,14 +57,21 @@ class BoundServer(msgspec.Struct, frozen=True, kw_only=True):
 
 
 def build(settings: Settings, services: Services, log: Log) -> BoundServer:
-    """The server with all its services. Raises BindError."""
+    """The server with all its services.
+
+    Raises BindError, or QuantdError as ``server_credentials`` and ``Access.of`` do.
+    """
+    credentials = server_credentials(settings, log)
     server = grpc.aio.server(
-        interceptors=[OutermostInterceptor(log, input_types())],
+        interceptors=[OutermostInterceptor(log, Access.of(settings, log), input_types())],
         options=channel_options(settings),
         maximum_concurrent_rpcs=settings.max_concurrent_calls,
     )
     # Bound before anything else: a taken port is what most often goes wrong.
-    addresses = tuple(bind(address, server.add_insecure_port) for address in settings.listen)
+    add_port = server.add_insecure_port
+    if credentials is not None:
+        add_port = functools.partial(server.add_secure_port, server_credentials=credentials)
+    addresses = tuple(bind(address, add_port) for address in settings.listen)
     v1.add_QuantizationServiceServicer_to_server(
         QuantizationServicer(services.planner, services.jobs, services.capabilities), server
     )

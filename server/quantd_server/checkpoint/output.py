@@ -30,6 +30,7 @@ from quantd_server.errors import QuantdError
 
 _JOB_ID = re.compile(r"[A-Za-z0-9][A-Za-z0-9_-]{0,63}\Z")
 _NAME = re.compile(r"[^/\0]+\Z")
+PRIVATE_MODE = 0o700
 COPY_BYTES = 1 << 20
 """Bytes read at a time when a file is copied or digested."""
 
@@ -63,7 +64,8 @@ class Output(abc.ABC):
         self._closed = False
         try:
             self._refuse_existing()
-            self.working.mkdir(exist_ok=resume)
+            # Nobody else looks at what is not published, the calibration data's traces included.
+            self.working.mkdir(mode=PRIVATE_MODE, exist_ok=resume)
             self.payload.mkdir(exist_ok=resume)
         except FileExistsError:
             raise QuantdError(

@@ -14,6 +14,7 @@ from quantd_server.cli.option_groups import with_option_groups
 from quantd_server.cli.plan import plan
 from quantd_server.cli.quantize import quantize
 from quantd_server.cli.serve import serve
+from quantd_server.cli.token import token
 
 application = typer.Typer(
     name="quantd",
@@ -51,3 +52,4 @@ for _command in (quantize, plan, inspect, capabilities):
         ends_with_exit_code(with_option_groups(_command))
     )
 application.add_typer(jobs, name="jobs")
+application.add_typer(token, name="token")

@@ -17,6 +17,7 @@ DEFAULTS = Settings()
 
 ADDRESSES = "Addresses"
 FOLDERS = "Folders"
+ACCESS = "Access"
 LIMITS = "Limits"
 LOGGING = "Log"
 
@@ -63,6 +64,65 @@ def serve(
             rich_help_panel=FOLDERS,
         ),
     ] = [Path()],  # noqa: B006
+    tls_certificate: Annotated[
+        Path | None,
+        typer.Option(
+            "--tls-certificate",
+            envvar="QUANTD_TLS_CERTIFICATE",
+            metavar="FILE",
+            help="PEM of the server's certificate chain; calls are encrypted.",
+            rich_help_panel=ACCESS,
+        ),
+    ] = None,
+    tls_key: Annotated[
+        Path | None,
+        typer.Option(
+            "--tls-key",
+            envvar="QUANTD_TLS_KEY",
+            metavar="FILE",
+            help="PEM of its private key.",
+            rich_help_panel=ACCESS,
+        ),
+    ] = None,
+    client_ca: Annotated[
+        Path | None,
+        typer.Option(
+            "--client-ca",
+            envvar="QUANTD_CLIENT_CA",
+            metavar="FILE",
+            help="PEM of the authorities that sign the certificates clients must have.",
+            rich_help_panel=ACCESS,
+        ),
+    ] = None,
+    tokens: Annotated[
+        Path | None,
+        typer.Option(
+            "--tokens",
+            envvar="QUANTD_TOKENS",
+            metavar="FILE",
+            help="File of the tokens that callers may have; `quantd token new` makes its entries.",
+            rich_help_panel=ACCESS,
+        ),
+    ] = None,
+    insecure: Annotated[
+        bool,
+        typer.Option(
+            "--insecure",
+            envvar="QUANTD_INSECURE",
+            help="Allow addresses beyond this host without credentials or encryption.",
+            rich_help_panel=ACCESS,
+        ),
+    ] = False,
+    max_calls_per_second: Annotated[
+        float,
+        typer.Option(
+            min=0,
+            max=1_000_000,
+            envvar="QUANTD_MAX_CALLS_PER_SECOND",
+            help="Calls of one token or certificate; 0: no limit.",
+            rich_help_panel=LIMITS,
+        ),
+    ] = DEFAULTS.max_calls_per_second,
     threads: Annotated[
         int | None,
         typer.Option(
@@ -180,6 +240,12 @@ def serve(
         ready_file=ready_file,
         source_roots=tuple(map(str, source_root)),
         output_roots=tuple(map(str, output_root)),
+        tls_certificate=_text(tls_certificate),
+        tls_key=_text(tls_key),
+        client_ca=_text(client_ca),
+        tokens=_text(tokens),
+        insecure=insecure,
+        max_calls_per_second=max_calls_per_second,
         threads=threads,
         max_running_jobs=max_running_jobs,
         max_queued_jobs=max_queued_jobs,
@@ -203,6 +269,7 @@ def run(settings: Settings) -> int:
     from quantd_server.api.lifecycle import SettingsError
     from quantd_server.api.lifecycle import serve as serve_until_signal
     from quantd_server.api.log import Log
+    from quantd_server.errors import QuantdError
 
     log = Log(level=settings.log_level, form=settings.log_format)
     log.capture_standard_logging()
@@ -211,4 +278,11 @@ def run(settings: Settings) -> int:
     except (BindError, SettingsError) as error:
         print(f"quantd serve: {error}", file=sys.stderr)
         return CANNOT_START
+    except QuantdError as error:
+        print(f"quantd serve: {error.reason}: {error.message}; {error.remedy}", file=sys.stderr)
+        return CANNOT_START
     return 0
+
+
+def _text(path: Path | None) -> str | None:
+    return None if path is None else str(path)

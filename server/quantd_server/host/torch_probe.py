@@ -4,13 +4,13 @@ from __future__ import annotations
 
 import asyncio
 import contextlib
-import os
 import re
 import sys
 from collections.abc import Sequence
 
 import msgspec
 
+from quantd_server.host.process_environment import process_environment
 from quantd_server.host.torch_build import LIMIT_SECONDS, TorchBuild
 
 COMMAND = (sys.executable, "-m", "quantd_server.host.torch_build")
@@ -37,7 +37,7 @@ async def probe_torch(command: Sequence[str] = COMMAND, limit: float = LIMIT_SEC
             stderr=asyncio.subprocess.DEVNULL,
             limit=MAX_BYTES,
             start_new_session=True,
-            env={**os.environ, "OMP_NUM_THREADS": "1"},
+            env=process_environment(OMP_NUM_THREADS="1"),
         )
     except OSError as error:
         return TorchBuild(failure=f"cannot start a process: {error.strerror}")

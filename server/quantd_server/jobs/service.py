@@ -17,8 +17,8 @@ import msgspec
 
 from quantd_server.engine.events import Progress
 from quantd_server.engine.specification import QuantizationSpec, WorkOrder
-from quantd_server.errors import Finding, FindingKind, QuantdError, Severity, quoted
-from quantd_server.jobs.job import Job, JobEvent, JobFilter
+from quantd_server.errors import Finding, FindingKind, QuantdError, Severity
+from quantd_server.jobs.job import Job, JobEvent, JobFilter, no_such_job
 from quantd_server.jobs.outputs import discard_unfinished, remove_output
 from quantd_server.jobs.record import MAX_FINDINGS, JobRecord
 from quantd_server.jobs.worker_process import WorkerProcess
@@ -89,6 +89,7 @@ class JobService:
         requested: QuantizationSpec,
         request_id: str,
         labels: dict[str, str],
+        owner: str = "",
     ) -> Job:
         """Queue the job that ``report`` plans for the spec ``requested``.
 
@@ -103,6 +104,7 @@ class JobService:
         job = Job(
             name=name,
             request_id=request_id,
+            owner=owner,
             spec=report.spec,
             labels=labels,
             plan=report.plan,
@@ -123,7 +125,7 @@ class JobService:
         if request_id:
             self._requests[request_id] = name
         self._queue.append(record)
-        self._write_log("job.queued", job=name, method=job.spec.method.name)
+        self._write_log("job.queued", job=name, method=job.spec.method.name, owner=owner or None)
         self._start_waiting()
         return record.job
 
@@ -195,14 +197,7 @@ class JobService:
     def _record(self, name: str) -> JobRecord:
         record = self._records.get(name)
         if record is None:
-            raise QuantdError(
-                reason="JOB_NOT_FOUND",
-                field="name",
-                kind="not_found",
-                message=f"there is no {quoted(name)}",
-                remedy="list the jobs; finished ones are kept for a limited time, and none outlive "
-                "the server",
-            )
+            raise no_such_job(name)
         return record
 
     def _as_seen(self, record: JobRecord) -> Job:

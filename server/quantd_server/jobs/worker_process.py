@@ -8,7 +8,6 @@ from __future__ import annotations
 
 import asyncio
 import contextlib
-import os
 import signal
 import sys
 from collections.abc import AsyncIterator
@@ -17,6 +16,7 @@ import msgspec
 
 from quantd_server.engine.events import WorkerEvent
 from quantd_server.engine.specification import WorkOrder
+from quantd_server.host.process_environment import process_environment
 
 MAX_LINE_BYTES = 64 << 20
 """Longest line of the worker; a result names every file of the output."""
@@ -45,13 +45,12 @@ class WorkerProcess:
             stderr=asyncio.subprocess.PIPE,
             limit=MAX_LINE_BYTES,
             start_new_session=True,  # a Ctrl-C at the server's terminal is the server's to handle
-            env={
-                **os.environ,
-                "OMP_NUM_THREADS": str(order.threads),
+            env=process_environment(
+                OMP_NUM_THREADS=str(order.threads),
                 # Threads that wait by spinning take the cores from each other on a busy machine:
                 # torch was measured to take three times as long.
-                "OMP_WAIT_POLICY": "PASSIVE",
-            },
+                OMP_WAIT_POLICY="PASSIVE",
+            ),
         )
         stdin = self._process.stdin
         assert stdin is not None

@@ -11,7 +11,6 @@ from __future__ import annotations
 import asyncio
 import contextlib
 import importlib
-import os
 import sys
 import traceback
 from collections.abc import Awaitable, Callable
@@ -22,6 +21,7 @@ import msgspec
 from quantd_server.engine.specification import QuantizationSpec
 from quantd_server.errors import Finding, QuantdError
 from quantd_server.host.description import Host
+from quantd_server.host.process_environment import process_environment
 from quantd_server.planning.config_parsing.parsed import ParsedConfig
 from quantd_server.planning.report import InspectionReport, PlanReport
 from quantd_server.planning.roots import Roots
@@ -123,11 +123,16 @@ class Planner:
         """Start the first process ahead of the first call; the others start when it is busy."""
         await self._processes[0].start()
 
-    async def plan(self, spec: QuantizationSpec, *, offset: int, page_size: int) -> PlanReport:
-        """See ``planner.plan``. Waits for what torch tells when the spec names a device."""
+    async def plan(
+        self, spec: QuantizationSpec, *, offset: int, page_size: int, roots: Roots | None = None
+    ) -> PlanReport:
+        """See ``planner.plan``. Waits for what torch tells when the spec names a device.
+
+        ``roots`` are those of the caller, if it may not use all of the server's.
+        """
         call = PlanCall(
             spec=spec,
-            roots=self._roots,
+            roots=roots or self._roots,
             host=await self._host(spec.device not in (None, "CPU")),
             offset=offset,
             page_size=page_size,
@@ -136,12 +141,18 @@ class Planner:
         return msgspec.json.decode(await self._call(call), type=PlanReport)
 
     async def inspect(
-        self, source_uri: str, *, context_length: int | None = None, offset: int, page_size: int
+        self,
+        source_uri: str,
+        *,
+        context_length: int | None = None,
+        offset: int,
+        page_size: int,
+        roots: Roots | None = None,
     ) -> InspectionReport:
-        """See ``inspection.inspect``."""
+        """See ``inspection.inspect``; ``roots`` as in ``plan``."""
         call = InspectCall(
             source_uri=source_uri,
-            roots=self._roots,
+            roots=roots or self._roots,
             host=await self._host(False),
             context_length=context_length,
             offset=offset,
@@ -225,7 +236,7 @@ class PlannerProcess:
                 stdout=asyncio.subprocess.PIPE,
                 limit=MAX_LINE_BYTES,
                 start_new_session=True,
-                env={**os.environ, **ONE_THREAD},
+                env=process_environment(**ONE_THREAD),
             )
         return self._process
 

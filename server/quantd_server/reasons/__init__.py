@@ -7,6 +7,7 @@ entry to the module of its area, and run `make generate`; a test says what is mi
 from __future__ import annotations
 
 from quantd_server.reasons import (
+    access,
     calibration,
     config,
     gguf,
@@ -26,6 +27,7 @@ from quantd_server.reasons.entry import Area, Reason
 __all__ = ["AREAS", "REASONS", "Area", "Reason"]
 
 AREAS: tuple[Area, ...] = (
+    access.AREA,
     request.AREA,
     rules.AREA,
     calibration.AREA,

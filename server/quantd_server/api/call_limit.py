@@ -1,0 +1,43 @@
+"""How often one caller may call."""
+
+from __future__ import annotations
+
+import time
+from collections.abc import Callable
+
+BURST_SECONDS = 2.0
+"""How many seconds' worth of calls may come at once after a pause."""
+MAX_BUCKETS = 4096
+
+
+class CallLimit:
+    """A token bucket for each caller (Turner 1986): it fills steadily and a call empties it by one.
+
+    https://doi.org/10.1109/MCOM.1986.1092946
+    """
+
+    def __init__(self, per_second: float, clock: Callable[[], float] = time.monotonic) -> None:
+        self._per_second = per_second
+        self._capacity = max(1.0, BURST_SECONDS * per_second)
+        self._clock = clock
+        self._buckets: dict[str, tuple[float, float]] = {}
+        """What was in the bucket, and when."""
+
+    def take(self, name: str) -> bool:
+        """Whether ``name`` may make a call now; if so, it counts."""
+        now = self._clock()
+        level = self._level(name, now)
+        allowed = level >= 1.0
+        self._buckets[name] = (level - 1.0 if allowed else level, now)
+        if len(self._buckets) > MAX_BUCKETS:
+            self._forget_full_ones(now)
+        return allowed
+
+    def _level(self, name: str, now: float) -> float:
+        level, when = self._buckets.get(name, (self._capacity, now))
+        return min(self._capacity, level + (now - when) * self._per_second)
+
+    def _forget_full_ones(self, now: float) -> None:
+        full = [name for name in self._buckets if self._level(name, now) >= self._capacity]
+        for name in full:
+            del self._buckets[name]

@@ -32,6 +32,18 @@ def refused(reason, act):
     return caught.value
 
 
+def test_nobody_else_looks_at_what_is_not_published(tmp_path):
+    before = os.umask(0o022)
+    try:
+        with OutputDirectory(tmp_path / "out", "job-1") as output:
+            fill(output, "a")
+            assert output.working.stat().st_mode & 0o777 == 0o700
+            output.commit()
+    finally:
+        os.umask(before)
+    assert (tmp_path / "out").stat().st_mode & 0o777 == 0o755  # as any folder of this user
+
+
 def test_directory(tmp_path):
     final, source = tmp_path / "out", tmp_path / "tokenizer.json"
     source.write_text("{}")

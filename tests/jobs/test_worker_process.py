@@ -69,6 +69,21 @@ async def test_what_it_complains_of_is_in_the_log_only(harness, misbehaving) -> 
     assert harness.log[-1]["worker_log"] == "/secret/path\n"
 
 
+async def test_it_gets_no_secrets_and_no_network(harness, misbehaving, monkeypatch) -> None:
+    for name in ("HF_TOKEN", "AWS_SECRET_ACCESS_KEY", "QUANTD_TOKENS", "HTTPS_PROXY"):
+        monkeypatch.setenv(name, "a-secret")
+    monkeypatch.setenv("NUMBA_NUM_THREADS", "7")
+    misbehaving("env >&2; exit 3")
+    await error_of(harness)
+    environment = dict(
+        line.split("=", 1) for line in harness.log[-1]["worker_log"].splitlines() if "=" in line
+    )
+    assert "a-secret" not in environment.values()
+    assert environment["NUMBA_NUM_THREADS"] == "7"
+    assert environment["HF_HUB_OFFLINE"] == environment["TRANSFORMERS_OFFLINE"] == "1"
+    assert environment["OMP_NUM_THREADS"]
+
+
 async def test_only_the_end_of_long_complaints_is_kept(harness, misbehaving) -> None:
     misbehaving("yes complaint | head -c 1000000 >&2; echo end >&2; exit 3")
     await error_of(harness)

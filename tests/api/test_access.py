@@ -19,7 +19,7 @@ from tests.api.servers import ScriptedJobs, ScriptedPlanner, refused, running
 from tests.api.tokens_on_disk import bearing, entry, token_of
 
 from quantd import v1
-from quantd_server.api.access import ROLES_OF_METHODS, Access
+from quantd_server.api.access import MAX_HEALTH_CALLS, ROLES_OF_METHODS, Access
 from quantd_server.api.identity import ROLES
 from quantd_server.api.server import OWN_FILES
 from quantd_server.errors import QuantdError
@@ -318,6 +318,37 @@ async def test_a_caller_who_calls_too_often_waits_and_others_do_not(tmp_path, to
         health = health_pb2_grpc.HealthStub(server.channel)
         for _ in range(5):
             await health.Check(health_pb2.HealthCheckRequest(), metadata=bearing("read"))
+
+
+async def test_refused_calls_count(tmp_path, tokens):
+    async with running(
+        tmp_path, jobs=ScriptedJobs(), tokens=str(tokens), max_calls_per_second=0.001
+    ) as server:
+        stub = v1.JobServiceStub(server.channel)
+        request = v1.CancelJobRequest(name="jobs/1")
+        reasons = [
+            (await refused(stub.CancelJob(request, metadata=bearing("read")))).reason
+            for _ in range(3)
+        ]
+        assert reasons == ["ROLE_TOO_SMALL", "TOO_MANY_CALLS", "TOO_MANY_CALLS"]
+
+
+async def test_strangers_do_not_take_every_place(guarded):
+    stub = health_pb2_grpc.HealthStub(guarded.channel)
+    request = health_pb2.HealthCheckRequest()
+    watches = [stub.Watch(request) for _ in range(MAX_HEALTH_CALLS)]
+    for watch in watches:
+        await watch.read()
+    refusal = await refused(stub.Check(request))
+    assert refusal.code is grpc.StatusCode.RESOURCE_EXHAUSTED
+    assert await code_of(call(guarded, METHODS[0], bearing("read"))) is grpc.StatusCode.OK
+    for watch in watches:
+        watch.cancel()
+    for _ in range(100):
+        if await code_of(stub.Check(request)) is grpc.StatusCode.OK:
+            return
+        await asyncio.sleep(0.02)
+    raise AssertionError("places that were left are not free again")
 
 
 # -- odd headers -----------------------------------------------------------------------------------

@@ -5,10 +5,11 @@ What is not written down here as allowed is not: a method that is in neither tab
 
 from __future__ import annotations
 
+import contextlib
 import re
 from typing import Any
 
-from quantd_server.api.call_limit import CallLimit
+from quantd_server.api.call_limit import CallLimit, PlaceLimit
 from quantd_server.api.identity import ANONYMOUS, NOBODY, Identity, Role
 from quantd_server.api.log import Log
 from quantd_server.api.token_file import TokenFile, token_invalid
@@ -31,6 +32,9 @@ ROLES_OF_METHODS: dict[str, Role] = {
     "/quantd.v1.JobService/DeleteJob": "submit",
 }
 AUTHORIZATION = "authorization"
+MAX_HEALTH_CALLS = 32
+"""Of one host at once, where callers need credentials: health needs none, and watching it takes a
+place for as long as the watcher likes."""
 BEARER = re.compile(r"[Bb]earer +([\x21-\x7e]{1,512}) *")
 
 
@@ -44,6 +48,7 @@ class Access:
         self._tokens = tokens
         self._certificates = certificates
         self._limit = limit
+        self._health = PlaceLimit(MAX_HEALTH_CALLS)
 
     @classmethod
     def of(cls, settings: Settings, log: Log) -> Access:
@@ -71,20 +76,13 @@ class Access:
         if self._tokens is not None and headers:
             return self._tokens.of_token(_bearer(headers))
         name = _certificate_name(context) if self._certificates else ""
-        if not name:
-            raise QuantdError(
-                reason="CREDENTIALS_MISSING",
-                kind="unauthenticated",
-                message="the call has no token"
-                if self._tokens is not None
-                else "the client certificate has no name",
-                remedy='send "authorization: Bearer TOKEN" with a token of this server'
-                if self._tokens is not None
-                else "use a certificate with a common name",
-            )
-        if self._tokens is None:
+        if name and self._tokens is not None:
+            return self._tokens.of_certificate(name)
+        if name:
             return Identity(name=name, role="admin")
-        return self._tokens.of_certificate(name)
+        if self._tokens is not None:
+            raise _missing("the call has no token", 'send "authorization: Bearer TOKEN" with it')
+        raise _missing("the client certificate has no name", "use one with a common name")
 
     def check(self, method: str, identity: Identity, *, is_served: bool) -> None:
         """Whether the caller may make this call, and now.
@@ -93,9 +91,7 @@ class Access:
         """
         if method.startswith(HEALTH):
             return
-        if is_served:
-            role = "read" if method.startswith(REFLECTION) else ROLES_OF_METHODS.get(method)
-            _check_role(identity, role or "admin")
+        # First, so that refused calls count, too.
         if self._limit is not None and identity.name and not self._limit.take(identity.name):
             raise QuantdError(
                 reason="TOO_MANY_CALLS",
@@ -103,6 +99,21 @@ class Access:
                 message=f"{identity.name} calls more often than the server allows",
                 remedy="wait as RetryInfo says; watch a job instead of asking for it again",
             )
+        if is_served:
+            role = "read" if method.startswith(REFLECTION) else ROLES_OF_METHODS.get(method)
+            _check_role(identity, role or "admin")
+
+    def place(self, method: str, context: Any) -> contextlib.AbstractContextManager[None]:
+        """What a call has to hold while it goes on. Entering raises QuantdError TOO_MANY_CALLS."""
+        if not method.startswith(HEALTH) or (self._tokens is None and not self._certificates):
+            return contextlib.nullcontext()
+        return self._health.place(context.peer().rpartition(":")[0])
+
+
+def _missing(message: str, remedy: str) -> QuantdError:
+    return QuantdError(
+        reason="CREDENTIALS_MISSING", kind="unauthenticated", message=message, remedy=remedy
+    )
 
 
 def _check_role(identity: Identity, role: Role) -> None:

@@ -1,9 +1,13 @@
-"""How often one caller may call."""
+"""How often one caller may call, and how many calls of strangers go on at once."""
 
 from __future__ import annotations
 
+import contextlib
 import time
-from collections.abc import Callable
+from collections import Counter
+from collections.abc import Callable, Iterator
+
+from quantd_server.errors import QuantdError
 
 BURST_SECONDS = 2.0
 """How many seconds' worth of calls may come at once after a pause."""
@@ -41,3 +45,29 @@ class CallLimit:
         full = [name for name in self._buckets if self._level(name, now) >= self._capacity]
         for name in full:
             del self._buckets[name]
+
+
+class PlaceLimit:
+    """At most ``per_host`` calls of one host at once, so that it does not take every place."""
+
+    def __init__(self, per_host: int) -> None:
+        self._per_host = per_host
+        self._taken: Counter[str] = Counter()
+
+    @contextlib.contextmanager
+    def place(self, host: str) -> Iterator[None]:
+        """A place for one call. Raises QuantdError TOO_MANY_CALLS when there is none."""
+        if self._taken[host] >= self._per_host:
+            raise QuantdError(
+                reason="TOO_MANY_CALLS",
+                kind="exhausted",
+                message=f"{self._per_host} calls for health go on from this host already",
+                remedy="end some of them first; one watch for each connection is enough",
+            )
+        self._taken[host] += 1
+        try:
+            yield
+        finally:
+            self._taken[host] -= 1
+            if not self._taken[host]:
+                del self._taken[host]

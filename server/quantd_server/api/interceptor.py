@@ -130,7 +130,8 @@ class OutermostInterceptor(grpc.aio.ServerInterceptor):
             try:
                 call.identity = self._access.caller_of(method, context)
                 self._access.check(method, call.identity, is_served=is_served)
-                return await run(incoming, context, serialize)
+                with self._access.place(method, context):
+                    return await run(incoming, context, serialize)
             except (QuantdError, StatusError) as error:
                 status = status_of_error(error)
                 code = CODES[status.code].name

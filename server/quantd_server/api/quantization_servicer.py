@@ -83,19 +83,19 @@ class QuantizationServicer(v1.QuantizationServiceServicer):
         requested, labels = _requested(request.spec), dict(request.labels)
         job = self._jobs.find_request(request.request_id, requested, labels)
         if job is not None:
-            _check_owner(job, request.request_id)
-            return job
+            return _own(job, request.request_id)
         report = await self._plan(request.spec, offset=0, page_size=0)
         errors = [finding for finding in report.findings if finding.severity is Severity.ERROR]
         if errors:
             raise StatusError(status_of(errors))
-        return await self._jobs.submit(
+        job = await self._jobs.submit(
             report,
             requested=requested,
             request_id=request.request_id,
             labels=labels,
             owner=caller().name,
         )
+        return _own(job, request.request_id)  # it may have been made meanwhile
 
     async def _plan(
         self, message: v1.QuantizationSpec, *, offset: int, page_size: int
@@ -110,8 +110,8 @@ class QuantizationServicer(v1.QuantizationServiceServicer):
         return report
 
 
-def _check_owner(job: Job, request_id: str) -> None:
-    """Refuse to hand a job over to another caller who knows its request."""
+def _own(job: Job, request_id: str) -> Job:
+    """The job; but it is not handed over to another caller who knows its request."""
     if job.owner != caller().name:
         raise QuantdError(
             reason="REQUEST_ID_REUSED",
@@ -120,6 +120,7 @@ def _check_owner(job: Job, request_id: str) -> None:
             message=f"request_id {request_id} was used by another caller",
             remedy="use a new UUID for a new request",
         )
+    return job
 
 
 def _requested(message: v1.QuantizationSpec) -> QuantizationSpec:

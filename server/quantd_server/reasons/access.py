@@ -68,7 +68,8 @@ AREA = Area(
             "file.",
         ),
         "TOO_MANY_CALLS": Reason(
-            meaning="The caller calls more often than `--max-calls-per-second` allows.",
+            meaning="The caller calls more often than `--max-calls-per-second` allows, or a host "
+            "has too many calls for health at once.",
             action="Wait as RetryInfo says; watch a job instead of asking for it again and again.",
         ),
     },

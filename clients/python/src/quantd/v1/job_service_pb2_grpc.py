@@ -29,7 +29,8 @@ class JobServiceStub(object):
     """Looks after jobs. See `QuantizationService` for the errors that any method can answer.
 
     Every method but `ListJobs` answers NOT_FOUND, reason JOB_NOT_FOUND, for a name that does not
-    exist or no longer does (finished jobs are kept up to `Limits.max_finished_jobs`).
+    exist or no longer does (finished jobs are kept up to `Limits.max_finished_jobs`), or whose job a
+    caller with folders of its own did not make. `ListJobs` leaves out those, too.
     """
 
     def __init__(self, channel):
@@ -69,7 +70,8 @@ class JobServiceServicer(object):
     """Looks after jobs. See `QuantizationService` for the errors that any method can answer.
 
     Every method but `ListJobs` answers NOT_FOUND, reason JOB_NOT_FOUND, for a name that does not
-    exist or no longer does (finished jobs are kept up to `Limits.max_finished_jobs`).
+    exist or no longer does (finished jobs are kept up to `Limits.max_finished_jobs`), or whose job a
+    caller with folders of its own did not make. `ListJobs` leaves out those, too.
     """
 
     def GetJob(self, request, context):
@@ -109,6 +111,8 @@ class JobServiceServicer(object):
 
         Returns the job, which may still be CANCELLING. A finished job is returned as it is: cancelling
         twice, or too late, is no error.
+
+        - PERMISSION_DENIED, reason JOB_OF_ANOTHER: another caller made it, and this one is no admin.
         """
         context.set_code(grpc.StatusCode.UNIMPLEMENTED)
         context.set_details('Method not implemented!')
@@ -118,6 +122,7 @@ class JobServiceServicer(object):
         """Forgets a finished job, with its output if asked to.
 
         - FAILED_PRECONDITION, reason JOB_NOT_FINISHED: cancel it first.
+        - PERMISSION_DENIED, reason JOB_OF_ANOTHER: another caller made it, and this one is no admin.
         - FAILED_PRECONDITION, reason OUTPUT_NOT_WRITABLE: its output cannot be removed; the job is kept.
         """
         context.set_code(grpc.StatusCode.UNIMPLEMENTED)
@@ -164,7 +169,8 @@ class JobService(object):
     """Looks after jobs. See `QuantizationService` for the errors that any method can answer.
 
     Every method but `ListJobs` answers NOT_FOUND, reason JOB_NOT_FOUND, for a name that does not
-    exist or no longer does (finished jobs are kept up to `Limits.max_finished_jobs`).
+    exist or no longer does (finished jobs are kept up to `Limits.max_finished_jobs`), or whose job a
+    caller with folders of its own did not make. `ListJobs` leaves out those, too.
     """
 
     @staticmethod

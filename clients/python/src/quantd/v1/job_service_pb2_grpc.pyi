@@ -30,7 +30,8 @@ class JobServiceStub:
     """Looks after jobs. See `QuantizationService` for the errors that any method can answer.
 
     Every method but `ListJobs` answers NOT_FOUND, reason JOB_NOT_FOUND, for a name that does not
-    exist or no longer does (finished jobs are kept up to `Limits.max_finished_jobs`).
+    exist or no longer does (finished jobs are kept up to `Limits.max_finished_jobs`), or whose job a
+    caller with folders of its own did not make. `ListJobs` leaves out those, too.
     """
 
     @_typing.overload
@@ -61,11 +62,14 @@ class JobServiceStub:
 
     Returns the job, which may still be CANCELLING. A finished job is returned as it is: cancelling
     twice, or too late, is no error.
+
+    - PERMISSION_DENIED, reason JOB_OF_ANOTHER: another caller made it, and this one is no admin.
     """
     DeleteJob: _grpc.UnaryUnaryMultiCallable[_job_service_pb2.DeleteJobRequest, _job_service_pb2.DeleteJobResponse]
     """Forgets a finished job, with its output if asked to.
 
     - FAILED_PRECONDITION, reason JOB_NOT_FINISHED: cancel it first.
+    - PERMISSION_DENIED, reason JOB_OF_ANOTHER: another caller made it, and this one is no admin.
     - FAILED_PRECONDITION, reason OUTPUT_NOT_WRITABLE: its output cannot be removed; the job is kept.
     """
 
@@ -74,7 +78,8 @@ class JobServiceAsyncStub(JobServiceStub):
     """Looks after jobs. See `QuantizationService` for the errors that any method can answer.
 
     Every method but `ListJobs` answers NOT_FOUND, reason JOB_NOT_FOUND, for a name that does not
-    exist or no longer does (finished jobs are kept up to `Limits.max_finished_jobs`).
+    exist or no longer does (finished jobs are kept up to `Limits.max_finished_jobs`), or whose job a
+    caller with folders of its own did not make. `ListJobs` leaves out those, too.
     """
 
     def __init__(self, channel: _aio.Channel) -> None: ...
@@ -102,11 +107,14 @@ class JobServiceAsyncStub(JobServiceStub):
 
     Returns the job, which may still be CANCELLING. A finished job is returned as it is: cancelling
     twice, or too late, is no error.
+
+    - PERMISSION_DENIED, reason JOB_OF_ANOTHER: another caller made it, and this one is no admin.
     """
     DeleteJob: _aio.UnaryUnaryMultiCallable[_job_service_pb2.DeleteJobRequest, _job_service_pb2.DeleteJobResponse]  # type: ignore[assignment]
     """Forgets a finished job, with its output if asked to.
 
     - FAILED_PRECONDITION, reason JOB_NOT_FINISHED: cancel it first.
+    - PERMISSION_DENIED, reason JOB_OF_ANOTHER: another caller made it, and this one is no admin.
     - FAILED_PRECONDITION, reason OUTPUT_NOT_WRITABLE: its output cannot be removed; the job is kept.
     """
 
@@ -114,7 +122,8 @@ class JobServiceServicer(metaclass=_abc_1.ABCMeta):
     """Looks after jobs. See `QuantizationService` for the errors that any method can answer.
 
     Every method but `ListJobs` answers NOT_FOUND, reason JOB_NOT_FOUND, for a name that does not
-    exist or no longer does (finished jobs are kept up to `Limits.max_finished_jobs`).
+    exist or no longer does (finished jobs are kept up to `Limits.max_finished_jobs`), or whose job a
+    caller with folders of its own did not make. `ListJobs` leaves out those, too.
     """
 
     @_abc_1.abstractmethod
@@ -164,6 +173,8 @@ class JobServiceServicer(metaclass=_abc_1.ABCMeta):
 
         Returns the job, which may still be CANCELLING. A finished job is returned as it is: cancelling
         twice, or too late, is no error.
+
+        - PERMISSION_DENIED, reason JOB_OF_ANOTHER: another caller made it, and this one is no admin.
         """
 
     @_abc_1.abstractmethod
@@ -175,6 +186,7 @@ class JobServiceServicer(metaclass=_abc_1.ABCMeta):
         """Forgets a finished job, with its output if asked to.
 
         - FAILED_PRECONDITION, reason JOB_NOT_FINISHED: cancel it first.
+        - PERMISSION_DENIED, reason JOB_OF_ANOTHER: another caller made it, and this one is no admin.
         - FAILED_PRECONDITION, reason OUTPUT_NOT_WRITABLE: its output cannot be removed; the job is kept.
         """
 

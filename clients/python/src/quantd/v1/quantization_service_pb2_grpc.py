@@ -35,8 +35,13 @@ class QuantizationServiceStub(object):
     total. Besides what each method says, any method can answer:
 
     - INVALID_ARGUMENT: a rule of the messages is broken; correct the fields listed.
+    - UNAUTHENTICATED: the server asks for a token or a certificate, and this caller has none that is
+    valid (CREDENTIALS_MISSING, TOKEN_INVALID, CREDENTIALS_EXPIRED, CERTIFICATE_UNKNOWN). A token goes
+    into the metadata: "authorization: Bearer TOKEN". `grpc.health.v1.Health` needs none.
+    - PERMISSION_DENIED: the caller's role is too small, reason ROLE_TOO_SMALL.
     - UNAVAILABLE: the server is starting or stopping; try again with backoff.
-    - RESOURCE_EXHAUSTED: the request is larger than `Limits.max_request_bytes`.
+    - RESOURCE_EXHAUSTED: the request is larger than `Limits.max_request_bytes`, or the caller calls
+    too often (TOO_MANY_CALLS).
     - UNIMPLEMENTED: this server's version does not do it; `reason` is NOT_IMPLEMENTED.
     - INTERNAL: a fault of the server, with reason INTERNAL and an `incident` to look up in its log.
     """
@@ -84,8 +89,13 @@ class QuantizationServiceServicer(object):
     total. Besides what each method says, any method can answer:
 
     - INVALID_ARGUMENT: a rule of the messages is broken; correct the fields listed.
+    - UNAUTHENTICATED: the server asks for a token or a certificate, and this caller has none that is
+    valid (CREDENTIALS_MISSING, TOKEN_INVALID, CREDENTIALS_EXPIRED, CERTIFICATE_UNKNOWN). A token goes
+    into the metadata: "authorization: Bearer TOKEN". `grpc.health.v1.Health` needs none.
+    - PERMISSION_DENIED: the caller's role is too small, reason ROLE_TOO_SMALL.
     - UNAVAILABLE: the server is starting or stopping; try again with backoff.
-    - RESOURCE_EXHAUSTED: the request is larger than `Limits.max_request_bytes`.
+    - RESOURCE_EXHAUSTED: the request is larger than `Limits.max_request_bytes`, or the caller calls
+    too often (TOO_MANY_CALLS).
     - UNIMPLEMENTED: this server's version does not do it; `reason` is NOT_IMPLEMENTED.
     - INTERNAL: a fault of the server, with reason INTERNAL and an `incident` to look up in its log.
     """
@@ -203,8 +213,13 @@ class QuantizationService(object):
     total. Besides what each method says, any method can answer:
 
     - INVALID_ARGUMENT: a rule of the messages is broken; correct the fields listed.
+    - UNAUTHENTICATED: the server asks for a token or a certificate, and this caller has none that is
+    valid (CREDENTIALS_MISSING, TOKEN_INVALID, CREDENTIALS_EXPIRED, CERTIFICATE_UNKNOWN). A token goes
+    into the metadata: "authorization: Bearer TOKEN". `grpc.health.v1.Health` needs none.
+    - PERMISSION_DENIED: the caller's role is too small, reason ROLE_TOO_SMALL.
     - UNAVAILABLE: the server is starting or stopping; try again with backoff.
-    - RESOURCE_EXHAUSTED: the request is larger than `Limits.max_request_bytes`.
+    - RESOURCE_EXHAUSTED: the request is larger than `Limits.max_request_bytes`, or the caller calls
+    too often (TOO_MANY_CALLS).
     - UNIMPLEMENTED: this server's version does not do it; `reason` is NOT_IMPLEMENTED.
     - INTERNAL: a fault of the server, with reason INTERNAL and an `incident` to look up in its log.
     """

@@ -23,6 +23,7 @@ from quantd_server.api.access import MAX_HEALTH_CALLS, ROLES_OF_METHODS, Access
 from quantd_server.api.identity import ROLES
 from quantd_server.api.server import OWN_FILES
 from quantd_server.errors import QuantdError
+from quantd_server.jobs.refusals import job_not_found
 from quantd_server.planning.roots import Roots
 
 METHODS = [
@@ -182,7 +183,9 @@ def endings(server, job: str, name: str) -> tuple[Any, Any]:
 
 async def test_a_job_has_an_owner(guarded):
     job = await made_by(guarded, "submit")
-    assert guarded.services.jobs.get(job).owner == "submit"
+    stub = v1.JobServiceStub(guarded.channel)
+    answer = await stub.GetJob(v1.GetJobRequest(name=job), metadata=bearing("read"))
+    assert answer.job.owner == "submit"
 
 
 async def test_only_the_owner_and_an_admin_end_a_job(guarded):
@@ -229,13 +232,11 @@ async def test_a_confined_caller_learns_of_no_jobs_but_its_own(guarded):
 
 async def test_a_hidden_job_is_as_one_that_does_not_exist(tmp_path, tokens):
     async with running(tmp_path, planner=ScriptedPlanner(), tokens=str(tokens)) as server:
-        from quantd_server.jobs.job import no_such_job
-
         stub = v1.JobServiceStub(server.channel)
         refusal = await refused(
             stub.GetJob(v1.GetJobRequest(name="jobs/1"), metadata=bearing("confined"))
         )
-        hidden = no_such_job("jobs/1")
+        hidden = job_not_found("jobs/1")
         assert refusal.message == f"{hidden.message}; {hidden.remedy}"
 
 

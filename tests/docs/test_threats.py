@@ -25,7 +25,7 @@ def test_options_exist():
     (commands,) = re.findall(r"```sh\n(.*?)```", TEXT, re.DOTALL)
     for command in ("serve", "token new"):
         (line,) = re.findall(
-            rf"quantd {command} ([^>]*?)(?:>>|$)", commands.replace("\\\n", ""), re.M
+            rf"quantd {command} ([^>]*?)(?:>>|$)", commands.replace("\\\n", ""), re.MULTILINE
         )
         known = CliRunner().invoke(
             application, [*command.split(), "--help"], env={"COLUMNS": "300"}

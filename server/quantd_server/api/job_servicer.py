@@ -13,7 +13,8 @@ from quantd_server.api.interceptor import Context, caller
 from quantd_server.api.paging import position_of, token_of
 from quantd_server.api.translation import from_message, to_message
 from quantd_server.errors import QuantdError
-from quantd_server.jobs.job import Job, JobFilter, no_such_job
+from quantd_server.jobs.job import Job, JobFilter
+from quantd_server.jobs.refusals import job_not_found
 from quantd_server.jobs.service import JobService
 
 DEFAULT_PAGE_SIZE = 50
@@ -73,7 +74,7 @@ class JobServicer(v1.JobServiceServicer):
         """The job. Raises QuantdError JOB_NOT_FOUND, also when the caller may not know of it."""
         job = self._jobs.get(name)
         if not caller().sees(job):
-            raise no_such_job(name)
+            raise job_not_found(name)
         return job
 
     def _check_may_end(self, name: str) -> None:

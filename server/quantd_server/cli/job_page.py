@@ -23,6 +23,7 @@ def print_job(job: v1.Job, console: Console) -> None:
                 ("output", job.spec.output_uri),
                 ("method", f"{quantd_method(job.spec.method)} ({label(job.spec.method)})"),
                 ("labels", ", ".join(f"{key}={value}" for key, value in job.labels.items())),
+                ("owner", job.owner),
                 ("progress", "" if job.HasField("end_time") else amounts(job.progress)),
                 ("created", _time(job.create_time)),
                 ("started", _time(job.start_time) if job.HasField("start_time") else ""),

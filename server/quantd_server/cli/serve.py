@@ -10,6 +10,7 @@ from typing import Annotated
 
 import typer
 
+from quantd_server.errors import QuantdError
 from quantd_server.settings import DEFAULT_ADDRESS, LogFormat, LogLevel, Settings
 
 CANNOT_START = 2
@@ -261,6 +262,10 @@ def serve(
     raise typer.Exit(run(settings))
 
 
+def _text(path: Path | None) -> str | None:
+    return None if path is None else str(path)
+
+
 def run(settings: Settings) -> int:
     """Serve with ``settings``; returns the exit code of the process."""
     # Read when grpc is imported; its core would write lines of its own between ours.
@@ -269,7 +274,6 @@ def run(settings: Settings) -> int:
     from quantd_server.api.lifecycle import SettingsError
     from quantd_server.api.lifecycle import serve as serve_until_signal
     from quantd_server.api.log import Log
-    from quantd_server.errors import QuantdError
 
     log = Log(level=settings.log_level, form=settings.log_format)
     log.capture_standard_logging()
@@ -279,10 +283,6 @@ def run(settings: Settings) -> int:
         print(f"quantd serve: {error}", file=sys.stderr)
         return CANNOT_START
     except QuantdError as error:
-        print(f"quantd serve: {error.reason}: {error.message}; {error.remedy}", file=sys.stderr)
+        print(f"quantd serve: {error.message} ({error.reason}); {error.remedy}", file=sys.stderr)
         return CANNOT_START
     return 0
-
-
-def _text(path: Path | None) -> str | None:
-    return None if path is None else str(path)

@@ -8,7 +8,7 @@ import msgspec
 
 from quantd_server.engine.events import Progress, QuantizationResult, StageEvent, TensorEvent
 from quantd_server.engine.specification import QuantizationSpec
-from quantd_server.errors import Finding, QuantdError, quoted
+from quantd_server.errors import Finding
 from quantd_server.planning.report import Plan
 
 JobState = Literal["QUEUED", "RUNNING", "CANCELLING", "SUCCEEDED", "FAILED", "CANCELLED"]
@@ -58,18 +58,6 @@ class JobEvent(msgspec.Struct, frozen=True, kw_only=True):
     tensor: TensorEvent | None = None
     warning: Finding | None = None
     heartbeat: Heartbeat | None = None
-
-
-def no_such_job(name: str) -> QuantdError:
-    """The error for a job that is not there, or not for this caller to know of."""
-    return QuantdError(
-        reason="JOB_NOT_FOUND",
-        field="name",
-        kind="not_found",
-        message=f"there is no {quoted(name)}",
-        remedy="list the jobs; finished ones are kept for a limited time, and none outlive the "
-        "server",
-    )
 
 
 class JobFilter(msgspec.Struct, frozen=True, kw_only=True):

@@ -18,9 +18,10 @@ import msgspec
 from quantd_server.engine.events import Progress
 from quantd_server.engine.specification import QuantizationSpec, WorkOrder
 from quantd_server.errors import Finding, FindingKind, QuantdError, Severity
-from quantd_server.jobs.job import Job, JobEvent, JobFilter, no_such_job
+from quantd_server.jobs.job import Job, JobEvent, JobFilter
 from quantd_server.jobs.outputs import discard_unfinished, remove_output
 from quantd_server.jobs.record import MAX_FINDINGS, JobRecord
+from quantd_server.jobs.refusals import job_not_found
 from quantd_server.jobs.worker_process import WorkerProcess
 from quantd_server.planning.report import PlanReport
 from quantd_server.planning.time_estimate import FinishedJobs
@@ -197,7 +198,7 @@ class JobService:
     def _record(self, name: str) -> JobRecord:
         record = self._records.get(name)
         if record is None:
-            raise no_such_job(name)
+            raise job_not_found(name)
         return record
 
     def _as_seen(self, record: JobRecord) -> Job:

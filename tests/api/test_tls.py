@@ -132,6 +132,7 @@ async def test_renewed_certificates_are_used_without_a_restart(tmp_path, authori
     key.touch(mode=0o600)
     key.write_bytes(own.key.read_bytes())
     settings = {"tls_certificate": str(certificate), "tls_key": str(key)}
+    settings["listen"] = ("127.0.0.1:0", "localhost:0")
     async with serving(tmp_path, trusting(authority), **settings) as server:
         await listed(server.channel)
         # Half of the change: the old ones go on.
@@ -140,8 +141,9 @@ async def test_renewed_certificates_are_used_without_a_restart(tmp_path, authori
             await listed(channel)
         assert server.events("tls.rejected")
         key.write_bytes(renewed.key.read_bytes())
-        async with channel_to(server.address, trusting(successor)) as channel:
-            await listed(channel)
+        for address in server.bound.addresses:
+            async with channel_to(address, trusting(successor)) as channel:
+                await listed(channel)
         assert server.events("tls.renewed")
         await listed(server.channel)  # whoever is connected stays so
 
@@ -235,6 +237,12 @@ def test_a_server_that_is_too_open_does_not_start(tmp_path):
     assert "(EXPOSED_WITHOUT_CREDENTIALS)" in done.stderr
     assert "--insecure" in done.stderr
     assert "Traceback" not in done.stderr
+
+
+def test_a_server_that_is_meant_to_be_open_says_so(tmp_path):
+    with server_process(tmp_path, "--insecure", listen="0.0.0.0:0") as server:
+        assert server.events("exposed")[0]["reason"] == "EXPOSED_WITHOUT_CREDENTIALS"
+        assert server.stop() == 0
 
 
 def test_a_server_as_one_would_expose_it(tmp_path, authority, own):

@@ -61,16 +61,13 @@ def build(settings: Settings, services: Services, log: Log) -> BoundServer:
 
     Raises BindError, or QuantdError as ``server_credentials`` and ``Access.of`` do.
     """
-    credentials = server_credentials(settings, log)
     server = grpc.aio.server(
         interceptors=[OutermostInterceptor(log, Access.of(settings, log), input_types())],
         options=channel_options(settings),
         maximum_concurrent_rpcs=settings.max_concurrent_calls,
     )
     # Bound before anything else: a taken port is what most often goes wrong.
-    add_port = server.add_insecure_port
-    if credentials is not None:
-        add_port = functools.partial(server.add_secure_port, server_credentials=credentials)
+    add_port = functools.partial(_add_port, server, settings, log)
     addresses = tuple(bind(address, add_port) for address in settings.listen)
     v1.add_QuantizationServiceServicer_to_server(
         QuantizationServicer(services.planner, services.jobs, services.capabilities), server
@@ -86,6 +83,14 @@ def build(settings: Settings, services: Services, log: Log) -> BoundServer:
         for method in service.methods
     )
     return BoundServer(server=server, health=health, addresses=addresses)
+
+
+def _add_port(server: grpc.aio.Server, settings: Settings, log: Log, address: str) -> int:
+    # Credentials of its own for each address: they tell of a renewed certificate just once.
+    credentials = server_credentials(settings, log)
+    if credentials is None:
+        return server.add_insecure_port(address)
+    return server.add_secure_port(address, credentials)
 
 
 def channel_options(settings: Settings) -> list[tuple[str, Any]]:

@@ -72,7 +72,7 @@ def missing_protection(settings: Settings) -> QuantdError | None:
 def server_credentials(
     settings: Settings, log: Callable[..., None]
 ) -> grpc.ServerCredentials | None:
-    """What the server proves itself with, and asks of clients; None for plain text.
+    """What one address proves the server with, and asks of clients; None for plain text.
 
     Raises QuantdError TLS_OPTIONS_INCOMPLETE, TLS_FILE_INVALID, or as ``read_secret`` does.
     """
@@ -105,9 +105,7 @@ def tls_files(settings: Settings) -> TlsFiles | None:
 
 
 class _Renewal:
-    """The certificates in use. ``renewed`` is called by threads of grpc, one at a time for each
-    listening address.
-    """
+    """The certificates of one address. ``renewed`` is called by threads of grpc, one at a time."""
 
     def __init__(self, files: TlsFiles, log: Callable[..., None]) -> None:
         self._files = files

@@ -17,10 +17,6 @@ class Settings(msgspec.Struct, frozen=True, kw_only=True):
 
     listen: tuple[str, ...] = (DEFAULT_ADDRESS,)
     """Addresses: "host:port" (port 0: any free one) or "unix:/path"."""
-    source_roots: tuple[str, ...] = (".",)
-    """Folders that requests may read from."""
-    output_roots: tuple[str, ...] = (".",)
-    """Folders that requests may write to."""
     tls_certificate: str | None = None
     """PEM file of the server's certificate chain; with ``tls_key`` calls are encrypted."""
     tls_key: str | None = None
@@ -32,6 +28,10 @@ class Settings(msgspec.Struct, frozen=True, kw_only=True):
     """Whether addresses beyond this host may lack credentials or encryption."""
     max_calls_per_second: float = 100.0
     """Of one caller who is known by name; 0 for no limit."""
+    source_roots: tuple[str, ...] = (".",)
+    """Folders that requests may read from."""
+    output_roots: tuple[str, ...] = (".",)
+    """Folders that requests may write to."""
     max_request_bytes: int = 4 << 20
     max_concurrent_calls: int = 1024
     """Calls served at once, streams among them; more are answered RESOURCE_EXHAUSTED."""

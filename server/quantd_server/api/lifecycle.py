@@ -40,9 +40,9 @@ class SettingsError(Exception):
 async def serve(settings: Settings, log: Log) -> None:
     """Serve until SIGTERM or SIGINT, then stop in order; a second signal stops at once.
 
-    Raises BindError, SettingsError or QuantdError when the server cannot start.
+    Raises BindError or SettingsError when the server cannot start.
     """
-    check_exposure(settings)
+    check_exposure(settings)  # raises QuantdError, as what is read for access does
     roots = checked_roots(settings)
     _check_ready_file(settings)
     services = make_services(settings, roots, log)

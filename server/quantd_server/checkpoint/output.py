@@ -30,9 +30,9 @@ from quantd_server.errors import QuantdError
 
 _JOB_ID = re.compile(r"[A-Za-z0-9][A-Za-z0-9_-]{0,63}\Z")
 _NAME = re.compile(r"[^/\0]+\Z")
-PRIVATE_MODE = 0o700
 COPY_BYTES = 1 << 20
 """Bytes read at a time when a file is copied or digested."""
+PRIVATE_MODE = 0o700
 
 
 def working_directory(final: Path, job_id: str) -> Path:

@@ -45,26 +45,6 @@ def serve(
             rich_help_panel=ADDRESSES,
         ),
     ] = None,
-    source_root: Annotated[
-        list[Path],
-        typer.Option(
-            "--source-root",
-            envvar="QUANTD_SOURCE_ROOTS",
-            metavar="FOLDER",
-            help="Folder that checkpoints may be read from. Can be repeated.",
-            rich_help_panel=FOLDERS,
-        ),
-    ] = [Path()],  # noqa: B006
-    output_root: Annotated[
-        list[Path],
-        typer.Option(
-            "--output-root",
-            envvar="QUANTD_OUTPUT_ROOTS",
-            metavar="FOLDER",
-            help="Folder that results may be written to. Can be repeated.",
-            rich_help_panel=FOLDERS,
-        ),
-    ] = [Path()],  # noqa: B006
     tls_certificate: Annotated[
         Path | None,
         typer.Option(
@@ -124,6 +104,26 @@ def serve(
             rich_help_panel=LIMITS,
         ),
     ] = DEFAULTS.max_calls_per_second,
+    source_root: Annotated[
+        list[Path],
+        typer.Option(
+            "--source-root",
+            envvar="QUANTD_SOURCE_ROOTS",
+            metavar="FOLDER",
+            help="Folder that checkpoints may be read from. Can be repeated.",
+            rich_help_panel=FOLDERS,
+        ),
+    ] = [Path()],  # noqa: B006
+    output_root: Annotated[
+        list[Path],
+        typer.Option(
+            "--output-root",
+            envvar="QUANTD_OUTPUT_ROOTS",
+            metavar="FOLDER",
+            help="Folder that results may be written to. Can be repeated.",
+            rich_help_panel=FOLDERS,
+        ),
+    ] = [Path()],  # noqa: B006
     threads: Annotated[
         int | None,
         typer.Option(
@@ -239,14 +239,14 @@ def serve(
     settings = Settings(
         listen=tuple(listen),
         ready_file=ready_file,
-        source_roots=tuple(map(str, source_root)),
-        output_roots=tuple(map(str, output_root)),
         tls_certificate=_text(tls_certificate),
         tls_key=_text(tls_key),
         client_ca=_text(client_ca),
         tokens=_text(tokens),
         insecure=insecure,
         max_calls_per_second=max_calls_per_second,
+        source_roots=tuple(map(str, source_root)),
+        output_roots=tuple(map(str, output_root)),
         threads=threads,
         max_running_jobs=max_running_jobs,
         max_queued_jobs=max_queued_jobs,

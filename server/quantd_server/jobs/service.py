@@ -126,7 +126,7 @@ class JobService:
         if request_id:
             self._requests[request_id] = name
         self._queue.append(record)
-        self._write_log("job.queued", job=name, method=job.spec.method.name, owner=owner or None)
+        self._write_log("job.queued", job=name, method=job.spec.method.name)
         self._start_waiting()
         return record.job
 

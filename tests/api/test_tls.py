@@ -6,6 +6,7 @@ import subprocess
 
 import grpc
 import pytest
+from tests import tiny_models
 from tests.api import tokens_on_disk
 from tests.api.certificates import Authority
 from tests.api.server_process import COMMAND, environment, server_process
@@ -246,7 +247,14 @@ def test_a_server_that_is_meant_to_be_open_says_so(tmp_path):
 
 
 def test_a_server_as_one_would_expose_it(tmp_path, authority, own):
-    tokens = tokens_on_disk.write(tmp_path / "tokens.toml", entry("reader"))
+    team = tmp_path / "team"
+    team.mkdir()
+    tiny_models.write(team / "model")
+    tokens = tokens_on_disk.write(
+        tmp_path / "tokens.toml",
+        entry("reader"),
+        entry("team", "submit", sources=[team], outputs=[team]),
+    )
     options = (
         *("--tls-certificate", str(own.certificate), "--tls-key", str(own.key)),
         *("--tokens", str(tokens)),
@@ -261,12 +269,24 @@ def test_a_server_as_one_would_expose_it(tmp_path, authority, own):
             root_certificates=authority.certificate,
         ) as client:
             assert client.capabilities().server.instance_id
+            with pytest.raises(quantd.PermissionDeniedError):
+                client.quantize(team / "model", team / "out", quantd.bitsandbytes_8bit())
         with (
             quantd.Client(address, root_certificates=authority.certificate) as client,
             pytest.raises(quantd.UnauthenticatedError) as error,
         ):
             client.capabilities()
         assert error.value.reason == "CREDENTIALS_MISSING"
+        with quantd.Client(
+            address, token=tokens_on_disk.token_of("team"), root_certificates=authority.certificate
+        ) as client:
+            job = client.quantize(team / "model", team / "out", quantd.bitsandbytes_8bit())
+            assert job.result().output_bytes
+            assert client.job(job.name).owner == "team"
+        assert [(line["caller"], line.get("job")) for line in server.events("audit")] == [
+            ("reader", None),
+            ("team", job.name),
+        ]
         assert not server.events("exposed")
         assert not server.events("library")
         assert server.stop() == 0

@@ -12,13 +12,13 @@ import os
 NAMES = frozenset(
     {
         *("PATH", "HOME", "USER", "LOGNAME", "LANG", "LANGUAGE", "TZ"),
-        *("TMPDIR", "TMP", "TEMP", "LD_LIBRARY_PATH", "LD_PRELOAD", "DYLD_LIBRARY_PATH"),
-        *("VIRTUAL_ENV", "HF_HOME", "HF_HUB_CACHE"),
+        *("TMPDIR", "TMP", "TEMP", "LD_LIBRARY_PATH", "LD_PRELOAD", "GLIBC_TUNABLES"),
+        *("VIRTUAL_ENV", "HF_HOME", "HF_HUB_CACHE", "GPU_DEVICE_ORDINAL"),
     }
 )
 PREFIXES = (
     # the interpreter, locale and caches
-    *("PYTHON", "LC_", "XDG_", "MALLOC_"),
+    *("PYTHON", "LC_", "XDG_", "MALLOC_", "DYLD_"),
     # threads and compilers
     *("OMP_", "GOMP_", "KMP_", "MKL_", "OPENBLAS_", "NUMBA_", "TRITON_"),
     # devices

@@ -118,6 +118,12 @@ async def test_what_each_role_may_call(guarded, role):
             assert code in (grpc.StatusCode.OK, grpc.StatusCode.INVALID_ARGUMENT), method.name
 
 
+@pytest.mark.parametrize("scheme", ["Bearer", "bearer", "BEARER", "Bearer  "])
+async def test_how_a_token_may_be_sent(guarded, scheme):
+    metadata = (("authorization", f"{scheme} {token_of('read')}"),)
+    assert await code_of(call(guarded, METHODS[0], metadata)) is grpc.StatusCode.OK
+
+
 async def test_two_authorization_headers_are_refused(guarded):
     refusal = await refused(call(guarded, METHODS[0], bearing("admin") * 2))
     assert refusal.reason == "TOKEN_INVALID"

@@ -35,7 +35,7 @@ AUTHORIZATION = "authorization"
 MAX_HEALTH_CALLS = 32
 """Of one host at once, where callers need credentials: health needs none, and watching it takes a
 place for as long as the watcher likes."""
-BEARER = re.compile(r"[Bb]earer +([\x21-\x7e]{1,512}) *")
+BEARER = re.compile(r"(?i:bearer) +([\x21-\x7e]{1,512}) *")
 
 
 class Access:

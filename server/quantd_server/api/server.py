@@ -86,7 +86,7 @@ def build(settings: Settings, services: Services, log: Log) -> BoundServer:
 
 
 def _add_port(server: grpc.aio.Server, settings: Settings, log: Log, address: str) -> int:
-    # Credentials of its own for each address: they tell of a renewed certificate just once.
+    # Each address needs its own: grpc takes credentials that can be renewed for one alone.
     credentials = server_credentials(settings, log)
     if credentials is None:
         return server.add_insecure_port(address)

@@ -121,6 +121,13 @@ def test_a_private_file_is_not(path, opened, mode):
     assert opened().of_token(token_of("a"))
 
 
+@pytest.mark.skipif(os.geteuid() != 0, reason="only root can give a file away")
+def test_a_file_of_another_user_is_refused(path, opened):
+    tokens_on_disk.write(path, entry("a"))
+    os.chown(path, 12345, -1)
+    assert reason_of(opened) == "SECRET_FILE_EXPOSED"
+
+
 def test_a_file_that_is_not_there_or_no_file(tmp_path, path, opened):
     assert reason_of(opened) == "SECRET_FILE_UNREADABLE"
     path.mkdir()
@@ -162,6 +169,19 @@ def test_roots_never_widen_those_of_the_server(tmp_path, path, opened):
     assert reason_of(opened) == "TOKEN_FILE_INVALID"
 
 
+def test_a_root_that_becomes_a_link_leads_nowhere_else(tmp_path, path, opened):
+    own = tmp_path / "own"
+    own.mkdir()
+    tokens_on_disk.write(path, entry("a", sources=[own]))
+    file = opened()
+    own.rmdir()
+    own.symlink_to(tmp_path)
+    roots = file.of_token(token_of("a")).roots
+    assert roots.sources == (str(own),)
+    (tmp_path / "secret").mkdir()
+    assert reason_of(roots.source, str(own / "secret")) == "PATH_OUTSIDE_ROOTS"
+
+
 def test_a_slip_keeps_what_was_and_is_logged(path, opened):
     tokens_on_disk.write(path, entry("a"))
     file = opened()
@@ -191,7 +211,7 @@ async def test_a_change_counts_at_once(tmp_path, path):
         refusal = await refused(stub.ListJobs(v1.ListJobsRequest(), metadata=bearing("a")))
         assert refusal.reason == "TOKEN_INVALID"
         await stub.ListJobs(v1.ListJobsRequest(), metadata=bearing("other"))
-        assert server.events("tokens.read")[-1]["tokens"] == 1
+        assert server.events("tokens.read")[-1]["entries"] == 1
 
 
 def test_looking_takes_no_time(path, opened):

@@ -70,6 +70,21 @@ async def test_the_same_answers_as_in_process(source, planner) -> None:
     assert longer.loads[0].kv_cache_bytes == 32 * report.loads[0].kv_cache_bytes
 
 
+def environment_of(planner) -> list[bytes]:
+    return Path(f"/proc/{first_process(planner).pid}/environ").read_bytes().split(b"\0")
+
+
+@needs_proc
+async def test_it_gets_no_secrets(source, host, monkeypatch) -> None:
+    monkeypatch.setenv("HF_TOKEN", "a-secret")
+    planner = Planner(roots_of(specification(source, "", "gguf")), host)
+    await planner.start()
+    environment = environment_of(planner)
+    await planner.close()
+    assert b"HF_HUB_OFFLINE=1" in environment
+    assert b"HF_TOKEN=a-secret" not in environment
+
+
 async def test_calls_at_once_get_their_own_answers(source, planner) -> None:
     spec = specification(source, "", "bitsandbytes_4bit")
     reports = await asyncio.gather(

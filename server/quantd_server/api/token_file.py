@@ -73,6 +73,15 @@ class Entries(msgspec.Struct, frozen=True, kw_only=True, forbid_unknown_fields=T
     certificate: tuple[CertificateEntry, ...] = ()
 
 
+class Known(msgspec.Struct, frozen=True, kw_only=True):
+    """An entry whose folders are looked up: links that are made later lead nowhere else."""
+
+    identity: Identity
+    sha256: str
+    """Of the token; empty for a certificate."""
+    expires: dt.datetime | None
+
+
 class TokenFile:
     """The entries as they are in the file now: it is read again whenever it has changed.
 
@@ -93,15 +102,15 @@ class TokenFile:
         self._log = log
         self._clock = clock
         self._state = file_state(path)
-        self._entries = self._read()
+        self._known = self._read()
 
     def of_token(self, token: str) -> Identity:
         """Whose token it is. Raises QuantdError TOKEN_INVALID or CREDENTIALS_EXPIRED."""
         digest = hashlib.sha256(token.encode("utf-8", "surrogatepass")).hexdigest()
         found = None
-        for entry in self._current().token:  # to the end, so that the time it takes tells nothing
-            if hmac.compare_digest(entry.sha256, digest):
-                found = entry
+        for known in self._current():  # to the end, so that the time it takes tells nothing
+            if hmac.compare_digest(known.sha256, digest):
+                found = known
         if found is None:
             raise token_invalid("the token is none of this server's")
         return self._identity(found)
@@ -111,9 +120,9 @@ class TokenFile:
 
         ``name`` is its common name; that it is genuine was checked before.
         """
-        for entry in self._current().certificate:
-            if entry.name == name:
-                return self._identity(entry)
+        for known in self._current():
+            if not known.sha256 and known.identity.name == name:
+                return self._identity(known)
         raise QuantdError(
             reason="CERTIFICATE_UNKNOWN",
             kind="unauthenticated",
@@ -122,12 +131,12 @@ class TokenFile:
             remedy="ask the operator for a [[certificate]] entry, or send a token",
         )
 
-    def _current(self) -> Entries:
+    def _current(self) -> tuple[Known, ...]:
         state = file_state(self._path)
         if state != self._state:
             self._state = state
             try:
-                self._entries = self._read()
+                self._known = self._read()
             except QuantdError as error:
                 self._log(
                     "tokens.rejected",
@@ -136,25 +145,32 @@ class TokenFile:
                     message=f"{error.message}; the tokens read before stay in force",
                 )
             else:
-                self._log("tokens.read", tokens=len(self._entries.token))
-        return self._entries
+                self._log("tokens.read", entries=len(self._known))
+        return self._known
 
-    def _read(self) -> Entries:
+    def _read(self) -> tuple[Known, ...]:
         entries = entries_in(read_secret(self._path, OPTION))
-        for entry in (*entries.token, *entries.certificate):
-            _confined(entry, self._server_roots)
-        return entries
+        return tuple(
+            Known(
+                identity=Identity(
+                    name=entry.name, role=entry.role, roots=_confined(entry, self._server_roots)
+                ),
+                sha256=entry.sha256 if isinstance(entry, TokenEntry) else "",
+                expires=entry.expires,
+            )
+            for entry in (*entries.token, *entries.certificate)
+        )
 
-    def _identity(self, entry: Entry) -> Identity:
-        if entry.expires is not None and entry.expires.timestamp() <= self._clock():
+    def _identity(self, known: Known) -> Identity:
+        if known.expires is not None and known.expires.timestamp() <= self._clock():
             raise QuantdError(
                 reason="CREDENTIALS_EXPIRED",
                 kind="unauthenticated",
-                message=f"the credentials of {entry.name} expired on {entry.expires.isoformat()}",
+                message=f"the credentials of {known.identity.name} expired on "
+                f"{known.expires.isoformat()}",
                 remedy="ask the operator for new ones",
             )
-        roots = _confined(entry, self._server_roots)
-        return Identity(name=entry.name, role=entry.role, roots=roots)
+        return known.identity
 
 
 def entries_in(data: bytes) -> Entries:

@@ -73,6 +73,18 @@ async def test_calls_are_encrypted(tmp_path, authority, own):
         await unreachable(server.address, trusting(Authority(tmp_path / "other", "other")))
 
 
+async def test_a_unix_socket_is_no_way_around(tmp_path, authority, own):
+    settings = tls(own, client_ca=str(authority.certificate), listen=(f"unix:{tmp_path}/s",))
+    async with serving(tmp_path, None, **settings) as server:
+        refusal = await refused(v1.JobServiceStub(server.channel).ListJobs(v1.ListJobsRequest()))
+        assert refusal.reason == "CREDENTIALS_MISSING"
+    tokens = tokens_on_disk.write(tmp_path / "tokens.toml", entry("reader"))
+    async with serving(tmp_path, None, **settings, tokens=str(tokens)) as server:
+        refusal = await refused(v1.JobServiceStub(server.channel).ListJobs(v1.ListJobsRequest()))
+        assert refusal.reason == "CREDENTIALS_MISSING"
+        await listed(server.channel, bearing("reader"))
+
+
 async def test_a_client_certificate_is_required_and_verified(tmp_path, authority, own, client):
     strangers = tmp_path / "strangers"
     strangers.mkdir()

@@ -82,7 +82,10 @@ class Access:
             return Identity(name=name, role="admin")
         if self._tokens is not None:
             raise _missing("the call has no token", 'send "authorization: Bearer TOKEN" with it')
-        raise _missing("the client certificate has no name", "use one with a common name")
+        raise _missing(
+            "the connection has no client certificate with a name",
+            "use one with a common name, and TLS; through a unix socket no certificate comes",
+        )
 
     def check(self, method: str, identity: Identity, *, is_served: bool) -> None:
         """Whether the caller may make this call, and now.

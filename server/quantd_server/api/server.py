@@ -15,7 +15,7 @@ from grpc_reflection.v1alpha import reflection, reflection_pb2
 from quantd import v1
 from quantd.v1 import job_service_pb2, quantization_service_pb2
 from quantd_server.api.access import Access
-from quantd_server.api.addresses import bind
+from quantd_server.api.addresses import UNIX_PREFIX, bind
 from quantd_server.api.capabilities import Capabilities
 from quantd_server.api.health import Health
 from quantd_server.api.interceptor import OutermostInterceptor
@@ -88,7 +88,9 @@ def build(settings: Settings, services: Services, log: Log) -> BoundServer:
 def _add_port(server: grpc.aio.Server, settings: Settings, log: Log, address: str) -> int:
     # Each address needs its own: grpc takes credentials that can be renewed for one alone.
     credentials = server_credentials(settings, log)
-    if credentials is None:
+    # What goes through a socket of this host's kernel is read by nobody else, and clients would
+    # look for the path of the socket in the certificate.
+    if credentials is None or address.startswith(UNIX_PREFIX):
         return server.add_insecure_port(address)
     return server.add_secure_port(address, credentials)
 

@@ -24,6 +24,7 @@ def main() -> None:
     parser.add_argument("--cache", type=Path, default=CACHE / "bench", help="for large files")
     parser.add_argument("--runs", type=int, default=1, help="runs of each case of `quantize`")
     parser.add_argument("--samples", type=int, default=64, help="sequences of `calibrated`")
+    parser.add_argument("--case", action="append", default=[], help="a row of `calibrated`")
     parser.add_argument("--calibration", type=Path, help="text that `calibrated` calibrates with")
     parser.add_argument("--evaluation", type=Path, help="text that `calibrated` measures on")
     parser.add_argument("--no-peers", action="store_true", help="leave the other tools out")
@@ -75,6 +76,7 @@ def print_one(name: str, arguments: argparse.Namespace) -> str | None:
                 calibration=arguments.calibration,
                 evaluation=arguments.evaluation,
                 samples=arguments.samples,
+                cases=arguments.case,
             )
         else:
             from bench import kernels

@@ -8,11 +8,12 @@ import shutil
 import statistics
 import sys
 import time
+from collections.abc import Sequence
 from dataclasses import dataclass, field
 from pathlib import Path
 
 from bench.prediction import Prediction, print_predictions
-from bench.processes import Measured, Server, WorkerWatch, measure, server
+from bench.processes import BenchError, Measured, Server, WorkerWatch, measure, server
 from bench.quantize import remove
 from bench.table import MEGABYTE, print_table
 
@@ -70,6 +71,7 @@ def main(
     calibration: Path | None,
     evaluation: Path | None,
     samples: int = SAMPLES,
+    cases: Sequence[str] = (),
 ) -> None:
     """Measures and prints.
 
@@ -81,7 +83,12 @@ def main(
         calibration: Text to calibrate with; the server's own if not given.
         evaluation: Text to measure on; the server's own if not given.
         samples: Sequences of 512 tokens.
+        cases: Which, by name; all if none is named.
     """
+    chosen = [case for case in CASES if not cases or case.name in cases]
+    if len(chosen) < len(cases):
+        names = ", ".join(f'"{case.name}"' for case in CASES)
+        raise BenchError(f"there are the cases {names}, not all of {', '.join(cases)}")
     outputs = cache / "outputs"
     shutil.rmtree(outputs, ignore_errors=True)
     outputs.mkdir(parents=True)
@@ -90,7 +97,7 @@ def main(
     python = os.environ.get("QUANTD_GPTQMODEL_PYTHON") if peers else None
     if peers and not python:
         print("GPTQModel is left out: QUANTD_GPTQMODEL_PYTHON names no Python", file=sys.stderr)
-    measured = {case.name: Runs() for case in CASES}
+    measured = {case.name: Runs() for case in chosen}
     predictions: list[Prediction] = []
     source_perplexity = 0.0
     try:
@@ -102,7 +109,7 @@ def main(
             )
             held_out = quantd.evaluation(file=_copied(evaluation, copies) if evaluation else None)
             tokens = _tokens_file(model, calibration, outputs, samples)
-            for case in CASES:
+            for case in chosen:
                 took = measured[case.name]
                 result = _run_ours(running, case, model, outputs, data, held_out)[2]
                 source_perplexity = result.evaluation.source_perplexity
@@ -114,7 +121,7 @@ def main(
                     predictions.append(prediction)
                     if python and case.peer:
                         took.peer.append(_run_peer(python, case.peer, model, outputs, tokens))
-                print(f"measured {case.name}", file=sys.stderr, flush=True)
+                print(" | ".join(_row(case.name, took)), file=sys.stderr, flush=True)
     finally:
         shutil.rmtree(outputs, ignore_errors=True)
         shutil.rmtree(copies, ignore_errors=True)

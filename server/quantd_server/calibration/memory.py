@@ -6,7 +6,7 @@ from collections.abc import Mapping
 
 from quantd_server.calibration.step_size import tokens_per_step
 
-RUNTIME_BYTES = 780 << 20
+RUNTIME_BYTES = 700 << 20
 """torch and transformers, loaded and used; mapped libraries included."""
 
 ACTIVATION_BYTES = 64 << 20

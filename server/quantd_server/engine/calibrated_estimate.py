@@ -18,8 +18,8 @@ SOLVER_BYTES = 110_000_000
 
 FLOAT32 = 4
 
-WEIGHT_COPIES = 5
-"""Of the weight that is being solved, beside the walk's: scaled, rounded, residual, difference."""
+WEIGHT_COPIES = 3
+"""Of the weight that is being solved, beside the walk's: scaled, rounded, residual."""
 
 GRAM_COPIES = 2
 """Of the second moment: scaled, factorized."""

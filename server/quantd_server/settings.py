@@ -32,6 +32,8 @@ class Settings(msgspec.Struct, frozen=True, kw_only=True):
     """Folders that requests may read from."""
     output_roots: tuple[str, ...] = (".",)
     """Folders that requests may write to."""
+    state_folder: str | None = None
+    """Folder that jobs are kept in; None: in memory, and they end with the server."""
     max_request_bytes: int = 4 << 20
     max_concurrent_calls: int = 1024
     """Calls served at once, streams among them; more are answered RESOURCE_EXHAUSTED."""

@@ -219,7 +219,7 @@ async def test_the_same_request_id_gives_the_same_job(harness) -> None:
     await harness.events(job.name)
     assert len(harness.service.list(JobFilter())) == 1
     # The output exists by now; the same request still means that job.
-    spec = harness.service._records[job.name].requested
+    spec = harness.service._records[job.name].stored.requested
     assert harness.service.find_request(request_id, spec, {"a": "b"}).state == "SUCCEEDED"
 
 
@@ -423,13 +423,29 @@ async def test_none_kept_still_ends_its_watchers(make_harness) -> None:
 # -- dying and stopping --------------------------------------------------------------------------
 
 
-async def test_a_killed_worker_fails_its_job_and_leaves_nothing(harness) -> None:
+async def signal_each_worker(harness, job, number: int) -> list:
+    """Ends each worker of a job with a signal once it has reported a tensor; all its events."""
+    seen, hit = [], set()
+    async for event in harness.service.watch(job.name, 0):
+        seen.append(event)
+        worker = harness.service._records[job.name].worker
+        if event.tensor is not None and worker is not None and worker.pid not in hit:
+            assert harness.left()
+            hit.add(worker.pid)
+            os.kill(worker.pid, number)
+    return seen
+
+
+def warned(events) -> list[str]:
+    return [event.warning.reason for event in events if event.warning is not None]
+
+
+async def test_a_worker_that_is_killed_twice_fails_its_job_and_leaves_nothing(harness) -> None:
     job = await harness.submit(slow=True)
-    await harness.until(job.name, "tensor")
-    assert harness.left()
-    os.kill(harness.service._records[job.name].worker.pid, signal.SIGKILL)
-    events = await harness.events(job.name)
+    events = await signal_each_worker(harness, job, signal.SIGKILL)
     assert_whole(events)
+    assert states(events) == ["QUEUED", "RUNNING", "QUEUED", "RUNNING", "FAILED"]
+    assert warned(events) == ["JOB_RETRIED"]
     error = events[-1].snapshot.error
     assert (error.reason, error.kind) == ("WORKER_KILLED", "exhausted")
     assert not harness.left()
@@ -437,11 +453,28 @@ async def test_a_killed_worker_fails_its_job_and_leaves_nothing(harness) -> None
     assert (await harness.events((await harness.submit()).name))[-1].snapshot.state == "SUCCEEDED"
 
 
-async def test_a_worker_that_crashes(harness) -> None:
+async def test_a_job_whose_worker_was_killed_once_is_done_all_the_same(harness) -> None:
+    undisturbed = await harness.submit("other", slow=True)
+    await harness.events(undisturbed.name)
     job = await harness.submit(slow=True)
     await harness.until(job.name, "tensor")
-    os.kill(harness.service._records[job.name].worker.pid, signal.SIGSEGV)
-    error = (await harness.events(job.name))[-1].snapshot.error
+    os.kill(harness.service._records[job.name].worker.pid, signal.SIGKILL)
+    events = await harness.events(job.name)
+    assert_whole(events)
+    done = events[-1].snapshot
+    assert done.state == "SUCCEEDED"
+    assert warned(events) == ["JOB_RETRIED"]
+    assert [finding.reason for finding in done.findings] == ["JOB_RETRIED"]
+    assert done.progress.tensors_done == done.progress.tensors_total
+    written = [(harness.folder / f"{name}.gguf").read_bytes() for name in ("other", "output")]
+    assert written[0] == written[1]
+
+
+async def test_a_worker_that_crashes_three_times(harness) -> None:
+    job = await harness.submit(slow=True)
+    events = await signal_each_worker(harness, job, signal.SIGSEGV)
+    assert warned(events) == ["JOB_RETRIED", "JOB_RETRIED"]
+    error = events[-1].snapshot.error
     assert error.reason == "WORKER_DIED"
     assert str(int(signal.SIGSEGV)) in error.message
     assert not harness.left()

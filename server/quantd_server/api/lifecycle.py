@@ -20,7 +20,10 @@ from quantd_server.api.log import Log
 from quantd_server.api.server import BoundServer, Services, build
 from quantd_server.api.transport import check_exposure, missing_protection
 from quantd_server.host.cpu import usable_cores
+from quantd_server.jobs.job import StoredJob
 from quantd_server.jobs.service import JobService
+from quantd_server.jobs.state_folder import StateFolder
+from quantd_server.jobs.store import JobStore
 from quantd_server.planning.planner_process import Planner
 from quantd_server.planning.roots import Roots
 from quantd_server.settings import Settings
@@ -40,7 +43,8 @@ class SettingsError(Exception):
 async def serve(settings: Settings, log: Log) -> None:
     """Serve until SIGTERM or SIGINT, then stop in order; a second signal stops at once.
 
-    Raises BindError or SettingsError when the server cannot start.
+    Raises BindError, SettingsError, or QuantdError for the state folder, when the server cannot
+    start.
     """
     check_exposure(settings)  # raises QuantdError, as what is read for access does
     roots = checked_roots(settings)
@@ -49,6 +53,7 @@ async def serve(settings: Settings, log: Log) -> None:
     with _signals() as signals:
         bound = build(settings, services, log)
         try:
+            await services.jobs.start(lambda job: check_roots(job, roots))
             await start(bound)
             _announce(settings, roots, bound, log)
             await warm_up(services)
@@ -83,9 +88,17 @@ def _check_ready_file(settings: Settings) -> None:
         raise SettingsError(f"the folder of the ready file {settings.ready_file} does not exist")
 
 
+def check_roots(job: StoredJob, roots: Roots) -> None:
+    """Raises QuantdError where the roots of the server before allowed what ours do not."""
+    for path in (job.source_path, *job.paths.values()):
+        roots.source(path)
+    roots.output(job.output_path)
+
+
 def make_services(settings: Settings, roots: Roots, log: Log) -> Services:
-    """What the servicers delegate to, not started yet."""
+    """What the servicers delegate to, not started yet. Raises QuantdError as the store does."""
     start_time = time.time()
+    state = StateFolder(settings.state_folder) if settings.state_folder else None
     jobs = JobService(
         max_running=settings.max_running_jobs,
         max_queued=settings.max_queued_jobs,
@@ -94,6 +107,8 @@ def make_services(settings: Settings, roots: Roots, log: Log) -> Services:
         heartbeat_interval=settings.heartbeat_interval,
         threads=settings.threads or usable_cores(),
         log=log,
+        store=JobStore(state.store if state else None, max_events=settings.max_events_per_job),
+        workers_lock=state.workers_lock if state else None,
     )
     capabilities = Capabilities(lambda: _make_reporter(settings, start_time), log)
 
@@ -101,7 +116,10 @@ def make_services(settings: Settings, roots: Roots, log: Log) -> Services:
         return await capabilities.host(with_torch=with_torch)
 
     return Services(
-        planner=Planner(roots, host, settings.threads), jobs=jobs, capabilities=capabilities
+        planner=Planner(roots, host, settings.threads),
+        jobs=jobs,
+        capabilities=capabilities,
+        state=state,
     )
 
 
@@ -143,14 +161,17 @@ async def warm_up(services: Services) -> None:
 async def stop(bound: BoundServer, services: Services, grace: float) -> None:
     """Stop in the order in which clients can follow.
 
-    Load balancers are told first; then the jobs end, so that each watcher gets its last event and
-    its stream ends by itself; then the calls that are left get ``grace`` seconds.
+    Load balancers are told first; then the jobs end, or wait for the next server, so that each
+    watcher gets its last event and its stream ends by itself; then the calls that are left get
+    ``grace`` seconds.
     """
     await bound.health.close()
     await services.jobs.stop(grace)
     await bound.server.stop(grace)
     await services.planner.close()
     await services.capabilities.close()
+    if services.state is not None:
+        services.state.close()
 
 
 async def _stop(

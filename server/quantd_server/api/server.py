@@ -25,6 +25,7 @@ from quantd_server.api.quantization_servicer import QuantizationServicer
 from quantd_server.api.request_checks import compile_rules
 from quantd_server.api.transport import server_credentials
 from quantd_server.jobs.service import JobService
+from quantd_server.jobs.state_folder import StateFolder
 from quantd_server.planning.planner_process import Planner
 from quantd_server.settings import Settings
 
@@ -46,6 +47,8 @@ class Services(msgspec.Struct, frozen=True, kw_only=True):
     planner: Planner
     jobs: JobService
     capabilities: Capabilities
+    state: StateFolder | None = None
+    """Where the jobs are kept, if they are."""
 
 
 class BoundServer(msgspec.Struct, frozen=True, kw_only=True):

@@ -4,7 +4,7 @@ Everything is written into a hidden sibling of the final path::
 
     .{name}.quantd-{job id}/          found again by job id, e.g. to resume a killed job
         output/                       what will be published
-        ...                           room for the job's own records, never published
+        receipt                       left there on request: who published it can be told by it
 
 ``commit`` makes the bytes durable, then publishes them by one rename that cannot replace anything
 but an empty directory; ``abort`` removes every trace.
@@ -20,7 +20,7 @@ import os
 import re
 import shutil
 import threading
-from collections.abc import Iterator
+from collections.abc import Callable, Iterator
 from pathlib import Path
 from types import TracebackType
 from typing import NoReturn, Self
@@ -30,6 +30,7 @@ from quantd_server.errors import QuantdError
 
 _JOB_ID = re.compile(r"[A-Za-z0-9][A-Za-z0-9_-]{0,63}\Z")
 _NAME = re.compile(r"[^/\0]+\Z")
+RECEIPT_NAME = "receipt"
 COPY_BYTES = 1 << 20
 """Bytes read at a time when a file is copied or digested."""
 PRIVATE_MODE = 0o700
@@ -40,6 +41,23 @@ def working_directory(final: Path, job_id: str) -> Path:
     if not _JOB_ID.match(job_id):
         raise ValueError(f"a job id is 1..64 letters, digits, '-' and '_'; got {job_id!r}")
     return final.parent / f".{final.name}.quantd-{job_id}"
+
+
+def receipt_of_published(final: Path, job_id: str, *, single_file: bool) -> bytes | None:
+    """The receipt that the job ``job_id`` left if it has published ``final``; None otherwise."""
+    working = working_directory(final, job_id)
+    payload = working / "output"
+    try:
+        receipt = (working / RECEIPT_NAME).read_bytes()
+        if not single_file:
+            published = final.is_dir() and not payload.exists()
+        elif (payload / final.name).exists():  # the link is made, the other name is still there
+            published = os.path.samefile(payload / final.name, final)
+        else:
+            published = final.is_file()
+    except OSError:
+        return None
+    return receipt if published else None
 
 
 class Output(abc.ABC):
@@ -149,8 +167,11 @@ class Output(abc.ABC):
             raise ValueError(f"{name!r} is not a plain file name")
         return self.payload / name
 
-    def commit(self) -> None:
+    def commit(self, receipt: Callable[[], bytes] | None = None) -> None:
         """Makes the output durable and visible; afterwards nothing can be written.
+
+        With ``receipt``, what it returns stays in the working directory, durable before anything
+        is visible; whoever reads it (``receipt_of_published``) removes the directory.
 
         Raises QuantdError OUTPUT_NOT_EMPTY when the final path came to exist meanwhile; the
         output is then still there to be aborted (or committed again once the path is free).
@@ -160,12 +181,15 @@ class Output(abc.ABC):
                 _fsync(path)
             _fsync(self.payload)
             self._refuse_existing()
+            if receipt is not None:
+                self._write_receipt(receipt())
             self._publish()
             self._close()
         # Published: a failure from here on can no longer take the output back.
         with contextlib.suppress(OSError):
             _fsync(self.final.parent)
-        shutil.rmtree(self.working, ignore_errors=True)
+        if receipt is None:
+            shutil.rmtree(self.working, ignore_errors=True)
 
     def abort(self) -> None:
         """Removes everything written; does nothing after a commit or an abort."""
@@ -199,6 +223,12 @@ class Output(abc.ABC):
     @abc.abstractmethod
     def _refuse_existing(self) -> None:
         """Raises OUTPUT_NOT_EMPTY when ``final`` is there."""
+
+    def _write_receipt(self, receipt: bytes) -> None:
+        path = self.working / RECEIPT_NAME
+        path.write_bytes(receipt)
+        _fsync(path)
+        _fsync(self.working)
 
     def _write_whole(self, name: str, pieces: Iterator[bytes]) -> None:
         path = self.path(name)

@@ -124,6 +124,16 @@ def serve(
             rich_help_panel=FOLDERS,
         ),
     ] = [Path()],  # noqa: B006
+    state: Annotated[
+        Path | None,
+        typer.Option(
+            "--state",
+            envvar="QUANTD_STATE",
+            metavar="FOLDER",
+            help="Folder to keep jobs in, so that they outlive the server. Default: in memory.",
+            rich_help_panel=FOLDERS,
+        ),
+    ] = None,
     threads: Annotated[
         int | None,
         typer.Option(
@@ -247,6 +257,7 @@ def serve(
         max_calls_per_second=max_calls_per_second,
         source_roots=tuple(map(str, source_root)),
         output_roots=tuple(map(str, output_root)),
+        state_folder=str(state) if state else None,
         threads=threads,
         max_running_jobs=max_running_jobs,
         max_queued_jobs=max_queued_jobs,

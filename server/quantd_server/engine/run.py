@@ -96,8 +96,15 @@ class JobRun:
             files = self._finalize(checkpoint, work, outcomes, output)
             if self._cancelled.is_set():
                 raise JobCancelled
-            output.commit()
-        self._emit(self._result(work, outcomes, files, time.monotonic() - started))
+
+            def result() -> QuantizationResult:
+                return self._result(work, outcomes, files, time.monotonic() - started)
+
+            if self._order.leave_receipt:
+                output.commit(receipt=lambda: msgspec.json.encode(result()))
+            else:
+                output.commit()
+        self._emit(result())
 
     def _plan(self) -> tuple[Checkpoint, WorkPlan]:
         """The same plan that was made before the job was accepted, made again from the headers."""

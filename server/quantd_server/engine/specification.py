@@ -58,3 +58,6 @@ class WorkOrder(msgspec.Struct, frozen=True, kw_only=True):
     source_fingerprint: str
     """Digest of the source's headers when it was planned; see ``engine.fingerprint``."""
     threads: int
+    leave_receipt: bool = False
+    """Whether the result is left in the hidden folder, for a server that has to know after a crash
+    whether the output is the job's; it removes the folder then."""

@@ -51,6 +51,15 @@ def cpu_quota(root: Path) -> float | None:
     return min((quota for quota in quotas if quota > 0), default=None)
 
 
+def memory_kills(root: Path) -> int | None:
+    """How often the kernel killed in our group for lack of memory; None when it does not say."""
+    for controller, name in (("", "memory.events"), ("memory", "memory.oom_control")):
+        for file in _files(root, controller, name):
+            if "oom_kill " in read_text(file):
+                return _entry(file, "oom_kill")
+    return None
+
+
 def _files(root: Path, controller: str, name: str) -> list[Path]:
     """The file ``name`` of our group and of all groups above it.
 

@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import asyncio
 from collections import deque
+from collections.abc import Iterable
 
 from quantd_server.jobs.job import JobEvent
 
@@ -11,10 +12,18 @@ from quantd_server.jobs.job import JobEvent
 class EventLog:
     """Keeps the newest ``limit`` events of a job. All methods belong to the event loop."""
 
-    def __init__(self, limit: int) -> None:
+    def __init__(self, limit: int, *, last_sequence: int = 0) -> None:
+        """``last_sequence``: of a job from the store, whose events are filled in when needed."""
         self._events: deque[JobEvent] = deque(maxlen=limit)
         self._changed = asyncio.Event()
-        self.last_sequence = 0
+        self.last_sequence = last_sequence
+        self.is_filled = last_sequence == 0
+
+    def fill(self, events: Iterable[JobEvent]) -> None:
+        """Put in the stored events, up to ``last_sequence``."""
+        self._events.clear()
+        self._events.extend(events)
+        self.is_filled = True
 
     def append(self, event: JobEvent) -> None:
         """Add the event, whose sequence has to be the next one, and wake all readers."""

@@ -42,6 +42,22 @@ class Job(msgspec.Struct, frozen=True, kw_only=True):
         return self.state in FINAL_STATES
 
 
+class StoredJob(msgspec.Struct, frozen=True, kw_only=True):
+    """A job and what a server needs to go on with it; the form in which it is stored."""
+
+    job: Job
+    requested: QuantizationSpec
+    """The spec as the caller sent it, to tell a repetition from another request."""
+    source_path: str
+    output_path: str
+    paths: dict[str, str]
+    source_fingerprint: str
+    attempts: int = 0
+    """How often a worker was started for it, but for those that the server stopped in order."""
+    stop_cause: Finding | None = None
+    """Why the job was asked to stop."""
+
+
 class Heartbeat(msgspec.Struct, frozen=True, kw_only=True):
     """Nothing new; the job is alive."""
 

@@ -8,7 +8,9 @@ import os
 import shutil
 from pathlib import Path
 
-from quantd_server.checkpoint.output import working_directory
+import msgspec
+
+from quantd_server.checkpoint.output import receipt_of_published, working_directory
 from quantd_server.engine.events import QuantizationResult
 from quantd_server.errors import QuantdError
 
@@ -20,14 +22,26 @@ def discard_unfinished(output_path: str, job_name: str) -> None:
     )
 
 
+def published_result(output_path: str, job_name: str) -> QuantizationResult | None:
+    """The result that a worker had no time to report, if it has published its output."""
+    output = Path(output_path)
+    job_id = job_name.removeprefix("jobs/")
+    receipt = receipt_of_published(output, job_id, single_file=_is_single_file(output))
+    return msgspec.json.decode(receipt, type=QuantizationResult) if receipt else None
+
+
+def _is_single_file(output: Path) -> bool:
+    # By its form, not by what is there: where an output is gone, its folder's files are others'.
+    return output.suffix == ".gguf"
+
+
 def remove_output(output_path: str, result: QuantizationResult) -> None:
     """Remove the files that a job reported as its own, and its folder if nothing else is in it.
 
     Raises QuantdError OUTPUT_NOT_WRITABLE.
     """
     output = Path(output_path)
-    # By its form, not by what is there: where an output is gone, its folder's files are others'.
-    folder = output.parent if output.suffix == ".gguf" else output
+    folder = output.parent if _is_single_file(output) else output
     try:
         for file in result.files:
             if not (folder / file.name).is_dir():  # then it is somebody else's by now

@@ -34,8 +34,11 @@ class WorkerProcess:
         self._process: asyncio.subprocess.Process | None = None
         self._log = bytearray()
 
-    async def start(self, order: WorkOrder) -> None:
-        """Start the process and hand it its order."""
+    async def start(self, order: WorkOrder, *, keep_open: tuple[int, ...] = ()) -> None:
+        """Start the process and hand it its order.
+
+        ``keep_open``: descriptors that it holds as long as it lives, for the locks on them.
+        """
         self._process = await asyncio.create_subprocess_exec(
             sys.executable,
             "-m",
@@ -44,6 +47,7 @@ class WorkerProcess:
             stdout=asyncio.subprocess.PIPE,
             stderr=asyncio.subprocess.PIPE,
             limit=MAX_LINE_BYTES,
+            pass_fds=keep_open,
             start_new_session=True,  # a Ctrl-C at the server's terminal is the server's to handle
             env=process_environment(
                 OMP_NUM_THREADS=str(order.threads),

@@ -28,8 +28,19 @@ AREA = Area(
         ),
         "JOB_NOT_FOUND": Reason(
             meaning="There is no job of that name; finished ones are kept for a limited time, and "
-            "none outlive the server.",
+            "beyond the end of the server only where it has a state folder.",
             action="Take the name from `ListJobs`.",
+        ),
+        "JOB_RETRIED": Reason(
+            meaning="The server was killed under the job, or its worker was; it is begun again.",
+            action="Nothing. If it happens again, have the operator look up the job in the "
+            "server's log.",
+        ),
+        "KILLED_FOR_MEMORY": Reason(
+            meaning="The kernel killed the worker because memory ran out.",
+            action="Compare `Plan.peak_memory_bytes` with the memory that is free; use fewer "
+            "threads, run fewer jobs at once, or raise the memory limit of the server's control "
+            "group.",
         ),
         "OUT_OF_MEMORY": Reason(
             meaning="The worker could not allocate memory.",
@@ -50,6 +61,11 @@ AREA = Area(
         "SHUTTING_DOWN": Reason(
             meaning="The server is stopping and takes no more jobs.",
             action="Try again with backoff.",
+        ),
+        "TOO_MANY_ATTEMPTS": Reason(
+            meaning="As many workers were started for the job as may be, and the server ended "
+            "under the last one, too.",
+            action="Find out what ended the server: lack of memory, for one. Then quantize again.",
         ),
         "WORKER_DIED": Reason(
             meaning="The worker ended before the job was done.",

@@ -1,0 +1,240 @@
+"""The queue and the workers: what runs when, what becomes of it, and what is begun again.
+
+A job is begun again when the server was killed under it, when its worker was, or when the server
+was stopped in order and keeps its jobs. Its hidden output folder is discarded first: it ends with
+the bytes of an undisturbed run because it is one. Whether a worker had published its output before
+the end is told by the receipt it leaves (``checkpoint.output``).
+"""
+
+from __future__ import annotations
+
+import asyncio
+import time
+from collections import deque
+from collections.abc import Callable
+
+from quantd_server.engine.events import Progress
+from quantd_server.engine.specification import WorkOrder
+from quantd_server.errors import Finding
+from quantd_server.host.cgroup import memory_kills
+from quantd_server.host.system import this_system
+from quantd_server.jobs.journal import Journal
+from quantd_server.jobs.outputs import discard_unfinished, published_result
+from quantd_server.jobs.record import JobRecord
+from quantd_server.jobs.worker_death import (
+    MAX_ATTEMPTS,
+    cause_of_death,
+    fault,
+    may_retry,
+    retried,
+    too_many_attempts,
+)
+from quantd_server.jobs.worker_process import WorkerProcess
+
+STOP_PATIENCE = 10.0
+"""Seconds a worker may take to stop by itself before it is killed."""
+
+
+class Supervisor:
+    """Runs jobs that are waiting. Every method belongs to the event loop."""
+
+    def __init__(
+        self,
+        journal: Journal,
+        *,
+        max_running: int,
+        threads: int,
+        workers_lock: int | None,
+        on_end: Callable[[JobRecord], None],
+        log: Callable[..., None],
+    ) -> None:
+        """``workers_lock``: descriptor that workers hold; ``on_end`` hears of finished jobs."""
+        self._journal = journal
+        self._max_running = max_running
+        self._threads = threads
+        self._keep_open = () if workers_lock is None else (workers_lock,)
+        self._on_end = on_end
+        self._log = log
+        self._running: dict[str, tuple[JobRecord, asyncio.Task[None]]] = {}
+        self._stopping = False
+        self.queue: deque[JobRecord] = deque()
+
+    def submit(self, record: JobRecord) -> None:
+        """Let a job run when there is a place."""
+        self.queue.append(record)
+        self._start_waiting()
+
+    async def recover(self, record: JobRecord) -> None:
+        """Go on with a job of the server before; no worker of that server is alive.
+
+        Call ``start`` after the last one: then they run in the order in which they came.
+        """
+        job, stored = record.job, record.stored
+        if job.state == "QUEUED" and record.failure is None:
+            self.queue.append(record)
+            return
+        if job.finished:
+            await asyncio.to_thread(discard_unfinished, stored.output_path, job.name)
+            return
+        await self._take_result(record)
+        if job.result is None and stored.stop_cause is None and stored.attempts >= MAX_ATTEMPTS:
+            record.failure = too_many_attempts(stored.attempts)
+        if record.job.result or stored.stop_cause or record.failure:
+            self._finish(record)
+        else:
+            why = "the server ended while the job ran"
+            self._begin_again(record, retried(why, stored.attempts + 1))
+            self.queue.append(record)
+
+    def start(self) -> None:
+        """Run what is waiting."""
+        self._start_waiting()
+
+    def stop_job(self, record: JobRecord, cause: Finding) -> None:
+        """End a job for a reason, unless it has ended or is ending."""
+        if record.job.finished or record.stored.stop_cause is not None:
+            return
+        record.note(stop_cause=cause)
+        if record in self.queue:
+            self.queue.remove(record)
+            self._finish(record)
+            return
+        record.update(state="CANCELLING")
+        self._ask_to_stop(record)
+
+    async def stop(self, grace: float) -> None:
+        """Start nothing more; have the workers stop, and kill them after ``grace`` seconds.
+
+        A job that ran and was not told why it has to stop waits for the next server.
+        """
+        self._stopping = True
+        if not self._running:
+            return
+        for record, _ in self._running.values():
+            if record.worker is not None:
+                record.worker.ask_to_stop()
+        tasks = [task for _, task in self._running.values()]
+        _, pending = await asyncio.wait(tasks, timeout=grace)
+        for record, _ in list(self._running.values()):
+            if record.worker is not None:
+                record.worker.kill()
+        if pending:  # bounded, since the store may not take what they have to say
+            await asyncio.wait(pending, timeout=STOP_PATIENCE)
+
+    def _ask_to_stop(self, record: JobRecord) -> None:
+        if record.worker is not None:
+            record.worker.ask_to_stop()
+            asyncio.get_running_loop().call_later(STOP_PATIENCE, record.worker.kill)
+
+    def _start_waiting(self) -> None:
+        while self.queue and len(self._running) < self._max_running and not self._stopping:
+            record = self.queue.popleft()
+            name = record.job.name
+            # Now, not when the task gets its turn: a job is in the queue just as long as it is
+            # QUEUED, and may be cancelled before then.
+            record.note(attempts=record.stored.attempts + 1)
+            record.update(state="RUNNING", start_time=time.time())
+            self._running[name] = (record, asyncio.create_task(self._run(record), name=name))
+
+    async def _run(self, record: JobRecord) -> None:
+        name = record.job.name
+        worker = record.worker = WorkerProcess()
+        system = this_system().root
+        kills = memory_kills(system)
+        try:
+            # No worker that the store does not know of: it could publish the output of a job that
+            # nobody has heard of, or be one more than are allowed.
+            await self._journal.written()
+            await worker.start(self._order(record), keep_open=self._keep_open)
+            self._log("job.started", job=name, worker_pid=worker.pid)
+            if record.stored.stop_cause is not None or self._stopping:
+                worker.ask_to_stop()
+            async for event in worker.events():
+                record.apply(event)
+        except Exception as error:  # noqa: BLE001 - our fault must end this job, not the server
+            worker.kill()
+            record.failure = fault(
+                "INTERNAL", "internal error", "look up the job in the server's log", "internal"
+            )
+            self._log("job.fault", job=name, error=repr(error))
+        finally:
+            await self._take_result(record)
+            self._running.pop(name, None)
+            self._settle(record, killed_for_memory=memory_kills(system) != kills)
+            self._start_waiting()
+
+    async def _take_result(self, record: JobRecord) -> None:
+        """Learn whether the output is there, then remove what else the worker left.
+
+        The result is durable before its receipt goes.
+        """
+        name, output_path = record.job.name, record.stored.output_path
+        if record.job.result is None:
+            result = await asyncio.to_thread(published_result, output_path, name)
+            if result is not None:
+                record.apply(result)
+        await self._journal.written()
+        await asyncio.to_thread(discard_unfinished, output_path, name)
+
+    def _order(self, record: JobRecord) -> WorkOrder:
+        stored = record.stored
+        return WorkOrder(
+            job_id=stored.job.name.removeprefix("jobs/"),
+            spec=stored.job.spec,
+            source_path=stored.source_path,
+            output_path=stored.output_path,
+            paths=stored.paths,
+            source_fingerprint=stored.source_fingerprint,
+            threads=self._threads,
+            leave_receipt=True,
+        )
+
+    def _settle(self, record: JobRecord, *, killed_for_memory: bool) -> None:
+        """A worker has ended: end the job, or have it begun again."""
+        returncode = record.worker.returncode if record.worker else None
+        if record.job.result or record.stored.stop_cause or record.failure:
+            self._finish(record)
+        elif self._stopping:
+            record.note(attempts=record.stored.attempts - 1)
+            self._begin_again(record, None)
+        else:
+            cause = cause_of_death(returncode, killed_for_memory=killed_for_memory)
+            if may_retry(returncode, record.stored.attempts):
+                self._begin_again(record, retried(cause.message, record.stored.attempts + 1))
+                self.queue.appendleft(record)
+            else:
+                record.failure = cause
+                self._finish(record)
+
+    def _begin_again(self, record: JobRecord, warning: Finding | None) -> None:
+        if warning is not None:
+            record.warn(warning)
+        record.worker = None
+        record.update(
+            state="QUEUED",
+            start_time=None,
+            progress=Progress(bytes_total=record.job.plan.source_bytes),
+        )
+        self._log(
+            "job.requeued", job=record.job.name, why=warning.message if warning else "stopping"
+        )
+
+    def _finish(self, record: JobRecord) -> None:
+        end, cause = time.time(), record.stored.stop_cause
+        if record.job.result is not None:
+            record.update(state="SUCCEEDED", end_time=end)
+        elif cause is not None:
+            cancelled = cause.reason == "CANCELLED"
+            record.update(state="CANCELLED" if cancelled else "FAILED", end_time=end, error=cause)
+        else:
+            record.update(state="FAILED", end_time=end, error=record.failure)
+        job, worker = record.job, record.worker
+        self._log(
+            "job.ended",
+            job=job.name,
+            state=job.state,
+            reason=job.error.reason if job.error else None,
+            seconds=round(end - job.create_time, 3),
+            worker_log=worker.log if worker and job.state == "FAILED" else None,
+        )
+        self._on_end(record)

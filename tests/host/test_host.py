@@ -176,6 +176,32 @@ def test_what_a_group_has_left(tmp_path, files, left):
     assert describe_memory(machine).available == (3072 if left is None else min(3072, left))
 
 
+@pytest.mark.parametrize(
+    ("files", "kills"),
+    [
+        ({}, None),
+        ({f"{GROUP}/memory.events": "low 0\nhigh 0\nmax 9\noom 2\noom_kill 3\n"}, 3),
+        (
+            {
+                "proc/self/cgroup": "0::/inner\n",
+                f"{GROUP}/memory.events": "oom_kill 7\n",
+                f"{GROUP}/inner/memory.events": "oom_kill 1\n",
+            },
+            1,
+        ),
+        (
+            {f"{GROUP}/memory/memory.oom_control": "oom_kill_disable 0\nunder_oom 0\noom_kill 4\n"},
+            4,
+        ),
+        # Kernels before 4.13 do not count them.
+        ({f"{GROUP}/memory/memory.oom_control": "oom_kill_disable 0\nunder_oom 0\n"}, None),
+    ],
+)
+def test_how_often_the_kernel_killed_for_memory(tmp_path, files, kills):
+    linux(tmp_path, files)
+    assert cgroup.memory_kills(tmp_path) == kills
+
+
 def test_a_limit_bounds_what_the_processor_has(tmp_path):
     files = {
         "proc/meminfo": "MemTotal: 4000 kB\nMemAvailable: 3000 kB\n",

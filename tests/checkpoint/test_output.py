@@ -12,7 +12,12 @@ from pathlib import Path
 import pytest
 
 from quantd_server.checkpoint import output as output_module
-from quantd_server.checkpoint.output import OutputDirectory, OutputFile, working_directory
+from quantd_server.checkpoint.output import (
+    OutputDirectory,
+    OutputFile,
+    receipt_of_published,
+    working_directory,
+)
 from quantd_server.errors import QuantdError
 
 
@@ -60,6 +65,54 @@ def test_directory(tmp_path):
         "tokenizer.json": b"{}",
     }
     assert sorted(path.name for path in tmp_path.iterdir()) == ["out", "tokenizer.json"]
+
+
+@pytest.mark.parametrize(("kind", "name"), [(OutputDirectory, "out"), (OutputFile, "out.gguf")])
+def test_a_receipt_tells_who_published(tmp_path, kind, name):
+    final, single = tmp_path / name, kind is OutputFile
+
+    def told(job_id):
+        return receipt_of_published(final, job_id, single_file=single)
+
+    def receipt():
+        assert not final.exists()
+        return b"receipt"
+
+    with kind(final, "job-1") as output:
+        fill(output, name)
+        assert told("job-1") is None
+        output.commit(receipt)
+    assert told("job-1") == b"receipt"
+    assert told("job-2") is None
+    assert (final if single else final / name).read_bytes() == b"abcdefgh"
+    working = working_directory(final, "job-1")
+    if single:
+        # A file system without links: the file was renamed.
+        (working / "output" / name).unlink()
+        assert told("job-1") == b"receipt"
+        final.rename(working / "output" / name)
+    else:
+        final.rename(working / "output")
+        final.mkdir()  # an output may be put in the place of an empty folder
+    assert told("job-1") is None  # the rename was still to come
+    if single:
+        final.write_bytes(b"of somebody else")
+        assert told("job-1") is None
+
+
+@pytest.mark.parametrize(("kind", "name"), [(OutputDirectory, "out"), (OutputFile, "out.gguf")])
+def test_a_receipt_that_could_not_be_followed_goes(tmp_path, kind, name):
+    final = tmp_path / name
+
+    def receipt():
+        final.write_text("in the way")
+        return b"receipt"
+
+    with kind(final, "job-1") as output:
+        fill(output, name)
+        refused("OUTPUT_NOT_EMPTY", lambda: output.commit(receipt))
+    assert [path.name for path in tmp_path.iterdir()] == [name]
+    assert receipt_of_published(final, "job-1", single_file=kind is OutputFile) is None
 
 
 def test_file(tmp_path):

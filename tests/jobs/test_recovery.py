@@ -232,17 +232,26 @@ async def test_a_full_disk_holds_events_back_and_loses_none(path, make_harness, 
 # -- the folder ----------------------------------------------------------------------------------
 
 
+def no_log(event: str, **fields) -> None:
+    raise AssertionError(f"{event}: {fields}")
+
+
 def test_a_state_folder_belongs_to_one_server(tmp_path):
-    first = StateFolder(str(tmp_path / "state"))
+    first = StateFolder(str(tmp_path / "state"), no_log)
     with pytest.raises(QuantdError) as caught:
-        StateFolder(str(tmp_path / "state"))
+        StateFolder(str(tmp_path / "state"), no_log)
     assert caught.value.reason == "STATE_IN_USE"
     first.close()
-    StateFolder(str(tmp_path / "state")).close()
+    StateFolder(str(tmp_path / "state"), no_log).close()
 
 
 def test_a_state_folder_waits_for_the_workers_of_the_server_before(tmp_path):
-    first = StateFolder(str(tmp_path / "state"))
+    first = StateFolder(str(tmp_path / "state"), no_log)
+    log: list[str] = []
+
+    def note(event: str, **fields) -> None:
+        log.append(event)
+
     lock = first.workers_lock
     program = "import time; print(flush=True); time.sleep(60)"
     with subprocess.Popen(
@@ -251,15 +260,16 @@ def test_a_state_folder_waits_for_the_workers_of_the_server_before(tmp_path):
         assert worker.stdout.readline()
         first.close()
         with pytest.raises(QuantdError) as caught:
-            StateFolder(str(tmp_path / "state"), patience=0.1)
+            StateFolder(str(tmp_path / "state"), note, patience=0.1)
         assert caught.value.reason == "STATE_IN_USE"
         assert "worker" in caught.value.message
         worker.send_signal(signal.SIGKILL)
-    StateFolder(str(tmp_path / "state"), patience=5).close()
+    assert log == ["state.waiting"]
+    StateFolder(str(tmp_path / "state"), note, patience=5).close()
 
 
 async def test_workers_hold_the_lock(tmp_path, make_harness):
-    folder = StateFolder(str(tmp_path / "state"))
+    folder = StateFolder(str(tmp_path / "state"), no_log)
     store = JobStore(folder.store, max_events=1000)
     harness = make_harness(store=store, workers_lock=folder.workers_lock)
     job = await harness.submit(slow=True)
@@ -278,7 +288,7 @@ async def test_workers_hold_the_lock(tmp_path, make_harness):
 def test_a_state_folder_that_cannot_be_made(tmp_path, name):
     (tmp_path / "file").touch()
     with pytest.raises(QuantdError) as caught:
-        StateFolder(str(tmp_path / name))
+        StateFolder(str(tmp_path / name), no_log)
     assert caught.value.reason == "STATE_NOT_WRITABLE"
     assert str(tmp_path) not in caught.value.message
 

@@ -98,7 +98,7 @@ def check_roots(job: StoredJob, roots: Roots) -> None:
 def make_services(settings: Settings, roots: Roots, log: Log) -> Services:
     """What the servicers delegate to, not started yet. Raises QuantdError as the store does."""
     start_time = time.time()
-    state = StateFolder(settings.state_folder) if settings.state_folder else None
+    state = StateFolder(settings.state_folder, log) if settings.state_folder else None
     jobs = JobService(
         max_running=settings.max_running_jobs,
         max_queued=settings.max_queued_jobs,
@@ -212,6 +212,7 @@ def _announce(settings: Settings, roots: Roots, bound: BoundServer, log: Log) ->
         addresses=bound.addresses,
         source_roots=roots.sources,
         output_roots=roots.outputs,
+        state_folder=settings.state_folder,
         pid=os.getpid(),
     )
     missing = missing_protection(settings)

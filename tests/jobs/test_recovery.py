@@ -105,7 +105,7 @@ async def test_an_output_that_was_published_is_a_success(
     job = stored(method, state=state)
     order = msgspec.structs.replace(
         work_order(planned(job.requested), job_id=job.job.name.removeprefix("jobs/")),
-        leave_receipt=True,
+        recoverable=True,
     )
     result = run(order)[-1]
     published = left(tmp_path)
@@ -125,7 +125,7 @@ async def test_an_output_that_was_not_published_is_made_again(
     job = stored(method)
     order = msgspec.structs.replace(
         work_order(planned(job.requested), job_id=job.job.name.removeprefix("jobs/")),
-        leave_receipt=True,
+        recoverable=True,
     )
     result = run(order)[-1]
     final = tmp_path / "out" / METHODS[method]

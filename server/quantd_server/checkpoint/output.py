@@ -4,7 +4,8 @@ Everything is written into a hidden sibling of the final path::
 
     .{name}.quantd-{job id}/          found again by job id, e.g. to resume a killed job
         output/                       what will be published
-        receipt                       left there on request: who published it can be told by it
+        receipt                       on request: tells afterwards who published the output
+        ...                           room for the job's own records, never published
 
 ``commit`` makes the bytes durable, then publishes them by one rename that cannot replace anything
 but an empty directory; ``abort`` removes every trace.
@@ -167,6 +168,30 @@ class Output(abc.ABC):
             raise ValueError(f"{name!r} is not a plain file name")
         return self.payload / name
 
+    def sync(self) -> None:
+        """Makes what was written into created files durable; writers may go on meanwhile."""
+        with self._using(), _failures_named():
+            for descriptor, _ in list(self._files.values()):
+                os.fsync(descriptor)
+            _fsync(self.payload)
+            _fsync(self.working)
+
+    def record(self, name: str, offset: int, data: bytes) -> None:
+        """Ends a record of the job's own, which is never published, with ``data`` from ``offset``
+        on; durable on return.
+        """
+        with self._using(), _failures_named():
+            self._record(name, offset, data)
+
+    def _record(self, name: str, offset: int, data: bytes) -> None:
+        with open(os.open(self.working / name, os.O_WRONLY | os.O_CREAT, 0o666), "wb") as stream:
+            stream.truncate(offset)
+            stream.seek(offset)
+            stream.write(data)
+            stream.flush()
+            os.fsync(stream.fileno())
+        _fsync(self.working)
+
     def commit(self, receipt: Callable[[], bytes] | None = None) -> None:
         """Makes the output durable and visible; afterwards nothing can be written.
 
@@ -182,7 +207,7 @@ class Output(abc.ABC):
             _fsync(self.payload)
             self._refuse_existing()
             if receipt is not None:
-                self._write_receipt(receipt())
+                self._record(RECEIPT_NAME, 0, receipt())
             self._publish()
             self._close()
         # Published: a failure from here on can no longer take the output back.
@@ -223,12 +248,6 @@ class Output(abc.ABC):
     @abc.abstractmethod
     def _refuse_existing(self) -> None:
         """Raises OUTPUT_NOT_EMPTY when ``final`` is there."""
-
-    def _write_receipt(self, receipt: bytes) -> None:
-        path = self.working / RECEIPT_NAME
-        path.write_bytes(receipt)
-        _fsync(path)
-        _fsync(self.working)
 
     def _write_whole(self, name: str, pieces: Iterator[bytes]) -> None:
         path = self.path(name)

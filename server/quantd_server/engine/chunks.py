@@ -4,7 +4,7 @@ from __future__ import annotations
 
 import math
 import threading
-from collections.abc import Iterator
+from collections.abc import Iterator, Mapping
 from typing import Any, Protocol
 
 import msgspec
@@ -122,6 +122,12 @@ class ChunkWorker:
         """Write pieces of the parts of a task."""
         for part, offset, data in writes:
             self._write(task, part, offset, memoryview(data).cast("B"))  # type: ignore[arg-type]
+
+    def take_over(self, task: TensorTask, contents: Mapping[str, bytes]) -> None:
+        """Take in the parts of variable length of a tensor that is in the output already."""
+        for part in task.parts:
+            if part.variable_length:
+                self.variable_parts.setdefault(part.file, {})[part.name] = contents[part.name]
 
     def as_written(self, task: TensorTask) -> TensorTask:
         """The task of a tensor that is done, with the true lengths of its parts."""

@@ -14,7 +14,12 @@ import msgspec
 from quantd_server.calibration.config import CalibrationUsage
 from quantd_server.checkpoint.huggingface import HuggingFaceCheckpoint
 from quantd_server.checkpoint.opening import Checkpoint, open_checkpoint
-from quantd_server.checkpoint.output import Output, OutputDirectory, OutputFile
+from quantd_server.checkpoint.output import (
+    Output,
+    OutputDirectory,
+    OutputFile,
+    working_directory,
+)
 from quantd_server.checkpoint.reading import TensorReader
 from quantd_server.engine.background import in_background
 from quantd_server.engine.chunks import ChunkWorker, split
@@ -30,6 +35,7 @@ from quantd_server.engine.events import (
 )
 from quantd_server.engine.events import OutputFile as ReportedFile
 from quantd_server.engine.fingerprint import headers_digest, source_fingerprint
+from quantd_server.engine.finished_tensors import FinishedTensors, can_go_on, output_digest
 from quantd_server.engine.needed_kernels import samples
 from quantd_server.engine.pipeline import JobCancelled, Pipeline, TaskOutcome
 from quantd_server.engine.progress import ModelProgress, ProgressMeter
@@ -62,49 +68,64 @@ class JobRun:
         self._evaluation: Evaluation | None = None
         self._non_finite: dict[str, int] = {}
         """First element that is not finite, by tensor, of those that are solved."""
+        self._finished: FinishedTensors | None = None
 
     def run(self) -> None:
         """Do the job and emit its result.
 
-        Raises QuantdError or JobCancelled; nothing is left behind then.
+        Raises QuantdError or JobCancelled. Nothing is left behind then, but for what another worker
+        can go on with, where that is wanted and the job was stopped.
         """
         started = time.monotonic()
         self._emit(StageEvent(stage="PREPARING"))
         checkpoint, work = self._plan()
         with (
             _made(Path(self._order.output_path).parent),
-            self._create_output() as output,
+            self._create_output(work) as output,
             TensorReader(checkpoint.directory) as reader,
         ):
-            for file in work.files:
-                output.create(file.name, file.size)
-                output.write_at(file.name, 0, file.header)
-            self._prepare_kernels(work)
-            worker = ChunkWorker(reader, output, allow_non_finite=self._order.spec.allow_non_finite)
-            meter = ProgressMeter(
-                tensors_total=sum(bool(task.parts) for task in work.tasks),
-                bytes_total=sum(task.source_bytes for task in work.tasks if task.parts),
-            )
-            self._check_finite(work, worker, meter)
-            self._emit(StageEvent(stage="QUANTIZING"))
-            outcomes = list(self._quantize(work, worker, meter))
-            if self._method.calibrated:
-                outcomes += self._calibrate(checkpoint, work, reader, worker, output, meter)
-            self._emit(StageEvent(stage="FINALIZING"))
-            work = write_variable_parts(work, worker.variable_parts, output)
-            reader.check_unchanged()
-            files = self._finalize(checkpoint, work, outcomes, output)
-            if self._cancelled.is_set():
-                raise JobCancelled
+            try:
+                files, outcomes = self._make(checkpoint, work, reader, output)
+            except JobCancelled:
+                if self._finished is not None:
+                    self._finished.sync()
+                    output.detach()
+                raise
 
             def result() -> QuantizationResult:
                 return self._result(work, outcomes, files, time.monotonic() - started)
 
-            if self._order.leave_receipt:
+            if self._order.recoverable:
                 output.commit(receipt=lambda: msgspec.json.encode(result()))
             else:
                 output.commit()
         self._emit(result())
+
+    def _make(
+        self, checkpoint: Checkpoint, work: WorkPlan, reader: TensorReader, output: Output
+    ) -> tuple[tuple[ReportedFile, ...], list[TaskOutcome]]:
+        """Write all files of the output."""
+        for file in work.files:
+            output.create(file.name, file.size)
+            output.write_at(file.name, 0, file.header)
+        self._prepare_kernels(work)
+        worker = ChunkWorker(reader, output, allow_non_finite=self._order.spec.allow_non_finite)
+        meter = ProgressMeter(
+            tensors_total=sum(bool(task.parts) for task in work.tasks),
+            bytes_total=sum(task.source_bytes for task in work.tasks if task.parts),
+        )
+        self._check_finite(work, worker, meter)
+        self._emit(StageEvent(stage="QUANTIZING"))
+        outcomes = list(self._quantize(work, worker, meter))
+        if self._method.calibrated:
+            outcomes += self._calibrate(checkpoint, work, reader, worker, output, meter)
+        self._emit(StageEvent(stage="FINALIZING"))
+        work = write_variable_parts(work, worker.variable_parts, output)
+        reader.check_unchanged()
+        files = self._finalize(checkpoint, work, outcomes, output)
+        if self._cancelled.is_set():
+            raise JobCancelled
+        return files, outcomes
 
     def _plan(self) -> tuple[Checkpoint, WorkPlan]:
         """The same plan that was made before the job was accepted, made again from the headers."""
@@ -120,9 +141,15 @@ class JobRun:
         options = work_options(order.spec, order.output_path, order.paths)
         return checkpoint, self._method.prepare(order.spec.method.value, checkpoint, options)
 
-    def _create_output(self) -> Output:
+    def _create_output(self, work: WorkPlan) -> Output:
         kind = OutputFile if self._method.single_file else OutputDirectory
-        return kind(Path(self._order.output_path), self._order.job_id)
+        final, job_id = Path(self._order.output_path), self._order.job_id
+        if not self._order.recoverable:
+            return kind(final, job_id)
+        digest = output_digest(self._order, work)
+        output = kind(final, job_id, resume=can_go_on(working_directory(final, job_id), digest))
+        self._finished = FinishedTensors(output, digest)
+        return output
 
     def _prepare_kernels(self, work: WorkPlan) -> None:
         spec = self._order.spec
@@ -157,6 +184,7 @@ class JobRun:
     ) -> Iterator[TaskOutcome]:
         """Do the tensors that need nothing but themselves."""
         tasks = [task for task in work.tasks if task.parts and task.block is None]
+        earlier = self._finished.earlier if self._finished else {}
 
         def count(nbytes: int) -> None:
             meter.add_bytes(nbytes)
@@ -170,12 +198,24 @@ class JobRun:
             cancelled=self._cancelled,
             on_bytes=count,
         )
-        for done in pipeline.run(tasks):
-            outcome = msgspec.structs.replace(done, task=worker.as_written(done.task))
-            meter.add_tensor()
-            self._errors.add(outcome)
-            self._report(outcome, meter)
-            yield outcome
+        for task in tasks:
+            if task.target_name in earlier:
+                worker.take_over(task, earlier[task.target_name].contents)
+                meter.add_bytes(task.source_bytes)
+                yield self._account(earlier[task.target_name].outcome(task), worker, meter)
+        for outcome in pipeline.run(task for task in tasks if task.target_name not in earlier):
+            if self._finished is not None:
+                self._finished.add(outcome, worker.variable_parts)
+            yield self._account(outcome, worker, meter)
+
+    def _account(
+        self, outcome: TaskOutcome, worker: ChunkWorker, meter: ProgressMeter
+    ) -> TaskOutcome:
+        outcome = msgspec.structs.replace(outcome, task=worker.as_written(outcome.task))
+        meter.add_tensor()
+        self._errors.add(outcome)
+        self._report(outcome, meter)
+        return outcome
 
     def _calibrate(
         self,

@@ -58,6 +58,7 @@ class WorkOrder(msgspec.Struct, frozen=True, kw_only=True):
     source_fingerprint: str
     """Digest of the source's headers when it was planned; see ``engine.fingerprint``."""
     threads: int
-    leave_receipt: bool = False
-    """Whether the result is left in the hidden folder, for a server that has to know after a crash
-    whether the output is the job's; it removes the folder then."""
+    recoverable: bool = False
+    """Whether another worker may go on where this one was ended, and whoever ordered the job can
+    tell after a crash what became of it. Then the hidden folder holds the finished tensors and, in
+    the end, the result, and has to be removed by the one who ordered the job."""

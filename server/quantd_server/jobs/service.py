@@ -235,7 +235,7 @@ class JobService:
         """Ask the job to stop. Raises QuantdError JOB_NOT_FOUND."""
         record = self._record(name)
         message = "cancelled by a client" + (f": {reason}" if reason else "")
-        self._supervisor.stop_job(record, fault("CANCELLED", message, "", "cancelled"))
+        await self._supervisor.stop_job(record, fault("CANCELLED", message, "", "cancelled"))
         await self._journal.written()
         return record.visible
 
@@ -265,7 +265,7 @@ class JobService:
                 "unavailable",
             )
             for record in list(self._records.values()):
-                self._supervisor.stop_job(record, cause)
+                await self._supervisor.stop_job(record, cause)
         await self._supervisor.stop(grace)
         await self._journal.close(STORE_PATIENCE)
         self._stopped = True

@@ -1,9 +1,10 @@
 """The queue and the workers: what runs when, what becomes of it, and what is begun again.
 
 A job is begun again when the server was killed under it, when its worker was, or when the server
-was stopped in order and keeps its jobs. Its hidden output folder is discarded first: it ends with
-the bytes of an undisturbed run because it is one. Whether a worker had published its output before
-the end is told by the receipt it leaves (``checkpoint.output``).
+was stopped in order and keeps its jobs. A server that keeps its jobs keeps the hidden folder, too:
+the next worker goes on with the tensors that are done (``engine.finished_tensors``), and ends with
+the bytes of an undisturbed run. Otherwise the folder is discarded first. Whether a worker had
+published its output before its end is told by the receipt it leaves (``checkpoint.output``).
 """
 
 from __future__ import annotations
@@ -74,12 +75,17 @@ class Supervisor:
             self.queue.append(record)
             return
         if job.finished:
-            await asyncio.to_thread(discard_unfinished, stored.output_path, job.name)
+            await self._discard(record)
             return
         await self._take_result(record)
-        if job.result is None and stored.stop_cause is None and stored.attempts >= MAX_ATTEMPTS:
+        if (
+            record.job.result is None
+            and stored.stop_cause is None
+            and stored.attempts >= MAX_ATTEMPTS
+        ):
             record.failure = too_many_attempts(stored.attempts)
         if record.job.result or stored.stop_cause or record.failure:
+            await self._discard(record)
             self._finish(record)
         else:
             why = "the server ended while the job ran"
@@ -90,13 +96,15 @@ class Supervisor:
         """Run what is waiting."""
         self._start_waiting()
 
-    def stop_job(self, record: JobRecord, cause: Finding) -> None:
+    async def stop_job(self, record: JobRecord, cause: Finding) -> None:
         """End a job for a reason, unless it has ended or is ending."""
         if record.job.finished or record.stored.stop_cause is not None:
             return
         record.note(stop_cause=cause)
         if record in self.queue:
             self.queue.remove(record)
+            if self._journal.durable:  # a worker may have left something to go on with
+                await self._discard(record)
             self._finish(record)
             return
         record.update(state="CANCELLING")
@@ -159,22 +167,48 @@ class Supervisor:
             self._log("job.fault", job=name, error=repr(error))
         finally:
             await self._take_result(record)
+            killed_for_memory = memory_kills(system) != kills
+            warning = self._reason_to_retry(record, killed_for_memory=killed_for_memory)
+            again = warning is not None or self._is_left_to_the_next_server(record)
+            if not (again and self._journal.durable):
+                await self._discard(record)
             self._running.pop(name, None)
-            self._settle(record, killed_for_memory=memory_kills(system) != kills)
+            if again and record.stored.stop_cause is None:
+                self._begin_again(record, warning)
+                self.queue.appendleft(record)
+            else:
+                self._finish(record)
             self._start_waiting()
 
     async def _take_result(self, record: JobRecord) -> None:
-        """Learn whether the output is there, then remove what else the worker left.
-
-        The result is durable before its receipt goes.
-        """
-        name, output_path = record.job.name, record.stored.output_path
+        """Learn whether the output is there; when the receipt goes, the result is durable."""
         if record.job.result is None:
-            result = await asyncio.to_thread(published_result, output_path, name)
+            path, name = record.stored.output_path, record.job.name
+            result = await asyncio.to_thread(published_result, path, name)
             if result is not None:
                 record.apply(result)
         await self._journal.written()
-        await asyncio.to_thread(discard_unfinished, output_path, name)
+
+    async def _discard(self, record: JobRecord) -> None:
+        """Remove what a worker left besides the output."""
+        await asyncio.to_thread(discard_unfinished, record.stored.output_path, record.job.name)
+
+    def _is_left_to_the_next_server(self, record: JobRecord) -> bool:
+        """Whether a worker ended because the server stops, and the job is not to end with it."""
+        settled = record.job.result or record.stored.stop_cause or record.failure
+        return self._stopping and not settled
+
+    def _reason_to_retry(self, record: JobRecord, *, killed_for_memory: bool) -> Finding | None:
+        """The warning to begin again with; without one, ``record`` knows how the job ends."""
+        settled = record.job.result or record.stored.stop_cause or record.failure
+        if settled or self._stopping:
+            return None
+        returncode = record.worker.returncode if record.worker else None
+        cause = cause_of_death(returncode, killed_for_memory=killed_for_memory)
+        if may_retry(returncode, record.stored.attempts):
+            return retried(cause.message, record.stored.attempts + 1)
+        record.failure = cause
+        return None
 
     def _order(self, record: JobRecord) -> WorkOrder:
         stored = record.stored
@@ -186,29 +220,14 @@ class Supervisor:
             paths=stored.paths,
             source_fingerprint=stored.source_fingerprint,
             threads=self._threads,
-            leave_receipt=True,
+            recoverable=self._journal.durable,
         )
-
-    def _settle(self, record: JobRecord, *, killed_for_memory: bool) -> None:
-        """A worker has ended: end the job, or have it begun again."""
-        returncode = record.worker.returncode if record.worker else None
-        if record.job.result or record.stored.stop_cause or record.failure:
-            self._finish(record)
-        elif self._stopping:
-            record.note(attempts=record.stored.attempts - 1)
-            self._begin_again(record, None)
-        else:
-            cause = cause_of_death(returncode, killed_for_memory=killed_for_memory)
-            if may_retry(returncode, record.stored.attempts):
-                self._begin_again(record, retried(cause.message, record.stored.attempts + 1))
-                self.queue.appendleft(record)
-            else:
-                record.failure = cause
-                self._finish(record)
 
     def _begin_again(self, record: JobRecord, warning: Finding | None) -> None:
         if warning is not None:
             record.warn(warning)
+        else:  # an attempt that the server cut short in order does not count
+            record.note(attempts=record.stored.attempts - 1)
         record.worker = None
         record.update(
             state="QUEUED",

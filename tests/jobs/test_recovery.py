@@ -299,6 +299,7 @@ def test_a_state_folder_that_cannot_be_made(tmp_path, name):
 def test_which_deaths_are_worth_another_attempt():
     assert [may_retry(-signal.SIGSEGV, attempts) for attempts in (1, 2, 3)] == [True, True, False]
     assert [may_retry(-signal.SIGKILL, attempts) for attempts in (1, 2)] == [True, False]
+    assert [may_retry(2, attempts) for attempts in (1, 2, 3)] == [True, True, False]
     assert not may_retry(1, 1)
     assert not may_retry(None, 1)
 

@@ -27,7 +27,12 @@ def published_result(output_path: str, job_name: str) -> QuantizationResult | No
     output = Path(output_path)
     job_id = job_name.removeprefix("jobs/")
     receipt = receipt_of_published(output, job_id, single_file=_is_single_file(output))
-    return msgspec.json.decode(receipt, type=QuantizationResult) if receipt else None
+    if receipt is None:
+        return None
+    try:
+        return msgspec.json.decode(receipt, type=QuantizationResult)
+    except msgspec.DecodeError:  # not of our making
+        return None
 
 
 def _is_single_file(output: Path) -> bool:

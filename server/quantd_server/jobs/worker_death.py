@@ -13,6 +13,10 @@ MAX_KILLED_ATTEMPTS = 2
 """The same where signal 9 ends them: memory that did not suffice twice will not the third time."""
 
 
+STOPPED = 2
+"""Exit status of a worker that was asked to stop; if not by us, then by what stops services."""
+
+
 def fault(reason: str, message: str, remedy: str, kind: FindingKind) -> Finding:
     """What a job fails of that is no fault of the request."""
     return Finding(
@@ -52,7 +56,7 @@ def may_retry(returncode: int | None, attempts: int) -> bool:
 
     A worker that ends by itself, with a status, would do so again.
     """
-    if returncode is None or returncode >= 0:
+    if returncode is None or (returncode >= 0 and returncode != STOPPED):
         return False
     return attempts < (MAX_KILLED_ATTEMPTS if returncode == -signal.SIGKILL else MAX_ATTEMPTS)
 

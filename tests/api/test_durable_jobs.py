@@ -5,6 +5,7 @@ from __future__ import annotations
 import contextlib
 import os
 import random
+import signal
 import subprocess
 import time
 import uuid
@@ -249,7 +250,10 @@ def test_a_server_that_is_stopped_leaves_its_jobs_to_the_next(folder):
         stream = v1.JobServiceStub(channel).WatchJob(
             v1.WatchJobRequest(name=watcher.name, after_sequence=1), timeout=120
         )
-        watcher.events.append(next(stream).event)
+        while not watcher.events[-1].HasField("tensor"):
+            event = next(stream).event
+            if event.WhichOneof("event") != "heartbeat":
+                watcher.events.append(event)
         server.process.terminate()
         refusal = None
         try:
@@ -262,13 +266,58 @@ def test_a_server_that_is_stopped_leaves_its_jobs_to_the_next(folder):
         assert (refusal.code, refusal.reason) == (grpc.StatusCode.UNAVAILABLE, "SHUTTING_DOWN")
         assert server.process.wait(60) == 0
     assert watcher.states() == ["QUEUED", "RUNNING", "QUEUED"]
-    assert not hidden(folder)
+    (left,) = hidden(folder)  # for the next worker to go on with
+    assert (folder / left / "tensors").read_bytes().count(b"\n") > 1
     with serving(folder) as server:
-        for each in (watcher, waiting):
+        alone = Watcher()
+        alone.submit(server, request(folder, "alone/output", slow=True))
+        for each in (watcher, waiting, alone):
             each.watch(server)
             each.assert_whole()
             assert each.states()[-1] == "SUCCEEDED"
     assert not watcher.warnings()
+    assert not hidden(folder)
+    assert written(folder, "output") == written(folder / "alone", "output")
+
+
+def test_worker_and_server_may_be_killed_together(folder):
+    watcher = Watcher()
+    with serving(folder) as server:
+        watcher.submit(server, request(folder, "output", slow=True))
+        watcher.watch(server, count=3)
+        (started,) = server.events("job.started")
+        server.process.send_signal(signal.SIGSTOP)  # so that it does not hear of it
+        os.kill(started["worker_pid"], signal.SIGKILL)
+        kill(server)
+    with serving(folder) as server:
+        alone = Watcher()
+        alone.submit(server, request(folder, "alone/output", slow=True))
+        for each in (watcher, alone):
+            each.watch(server)
+            each.assert_whole()
+    assert watcher.states() == ["QUEUED", "RUNNING", "QUEUED", "RUNNING", "SUCCEEDED"]
+    assert watcher.warnings() == ["JOB_RETRIED"]
+    assert written(folder, "output") == written(folder / "alone", "output")
+    assert not hidden(folder)
+
+
+def test_a_cancelled_job_that_waits_for_another_attempt_leaves_nothing(folder):
+    watcher, busy = Watcher(), Watcher()
+    with serving(folder) as server:
+        watcher.submit(server, request(folder, "output", slow=True))
+        busy.submit(server, request(folder, "busy", slow=True))
+        watcher.watch(server, count=8)
+        kill(server)
+    # What the killed worker leaves depends on the moment; this is not up to it.
+    left = folder / f".output.gguf.quantd-{watcher.name.removeprefix('jobs/')}"
+    (left / "output").mkdir(parents=True, exist_ok=True)
+    with serving(folder) as server, grpc.insecure_channel(server.address) as channel:
+        stub = v1.JobServiceStub(channel)
+        for each in (busy, watcher):
+            stub.CancelJob(v1.CancelJobRequest(name=each.name), timeout=60)
+            each.watch(server)
+            assert each.states()[-1] == "CANCELLED"
+    assert not hidden(folder)
 
 
 def test_a_deleted_job_stays_deleted(folder):

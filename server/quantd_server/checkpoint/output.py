@@ -184,7 +184,8 @@ class Output(abc.ABC):
             self._record(name, offset, data)
 
     def _record(self, name: str, offset: int, data: bytes) -> None:
-        with open(os.open(self.working / name, os.O_WRONLY | os.O_CREAT, 0o666), "wb") as stream:
+        flags = os.O_WRONLY | os.O_CREAT | os.O_CLOEXEC | os.O_NOFOLLOW
+        with open(os.open(self.working / name, flags, 0o666), "wb") as stream:
             stream.truncate(offset)
             stream.seek(offset)
             stream.write(data)

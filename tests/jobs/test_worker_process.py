@@ -8,7 +8,7 @@ from types import SimpleNamespace
 
 import pytest
 
-from quantd_server.jobs import worker_process
+from quantd_server.jobs import supervisor, worker_process
 
 
 @pytest.fixture
@@ -49,10 +49,12 @@ async def test_words_that_are_no_events(make_harness, misbehaving, words) -> Non
 
 
 async def test_killed_in_the_middle_of_a_word(harness, misbehaving) -> None:
-    misbehaving(f'{STAGE}; printf \'{{"type":"ten\'; kill -9 $$')
+    misbehaving(f'{STAGE}; echo oh >&2; printf \'{{"type":"ten\'; kill -9 $$')
     events, error = await error_of(harness)
     assert error.reason == "WORKER_KILLED"
-    assert len([event for event in events if event.stage]) == 1
+    assert len([event for event in events if event.stage]) == 2  # it had another attempt
+    (requeued,) = (line for line in harness.log if line["event"] == "job.requeued")
+    assert requeued["worker_log"] == "oh\n"
 
 
 async def test_an_end_without_a_word(harness, misbehaving) -> None:
@@ -108,9 +110,7 @@ async def test_a_worker_that_cannot_be_started(make_harness, monkeypatch) -> Non
 
 
 async def test_a_worker_deaf_to_signals_is_killed(harness, misbehaving, monkeypatch) -> None:
-    from quantd_server.jobs import service
-
-    monkeypatch.setattr(service, "STOP_PATIENCE", 0.2)
+    monkeypatch.setattr(supervisor, "STOP_PATIENCE", 0.2)
     misbehaving(f"trap '' TERM; {STAGE}; while :; do sleep 1; done")
     job = await harness.submit()
     await harness.until(job.name, "stage")

@@ -228,14 +228,17 @@ class Supervisor:
             record.warn(warning)
         else:  # an attempt that the server cut short in order does not count
             record.note(attempts=record.stored.attempts - 1)
+        self._log(
+            "job.requeued",
+            job=record.job.name,
+            why=warning.message if warning else "the server stops",
+            worker_log=record.worker.log if record.worker and warning else None,
+        )
         record.worker = None
         record.update(
             state="QUEUED",
             start_time=None,
             progress=Progress(bytes_total=record.job.plan.source_bytes),
-        )
-        self._log(
-            "job.requeued", job=record.job.name, why=warning.message if warning else "stopping"
         )
 
     def _finish(self, record: JobRecord) -> None:

@@ -30,6 +30,7 @@ from quantd_server.calibration.config import (
 from quantd_server.engine import calibrated
 from quantd_server.engine.events import ProgressEvent, StageEvent, TensorEvent, WarningEvent
 from quantd_server.engine.pipeline import JobCancelled
+from quantd_server.engine.specification import WorkOrder
 from quantd_server.errors import QuantdError
 
 pytestmark = pytest.mark.filterwarnings("ignore:.*:FutureWarning", "ignore:.*:UserWarning")
@@ -169,6 +170,37 @@ def test_the_same_job_gives_the_same_bytes(tmp_path, llama, method, threads) -> 
     one, two = (
         jobs.run(llama, tmp_path / name, method, GROUPS, threads=threads).files()
         for name in ("one", "two")
+    )
+    assert one == two
+
+
+@each_method
+@pytest.mark.parametrize("solved", [0, 9])
+def test_a_worker_that_goes_on_ends_with_the_same_bytes(tmp_path, llama, method, solved) -> None:
+    """Ended when so many tensors of the blocks were solved, by the method that was asked for."""
+
+    def order(name: str) -> WorkOrder:
+        output = tmp_path / name / "model"
+        spec = specification(llama, output, method, GROUPS, calibration=jobs.CALIBRATION)
+        return msgspec.structs.replace(work_order(planned(spec)), recoverable=True)
+
+    cancelled, seen = threading.Event(), []
+
+    def stop(event) -> None:
+        seen.append(event)
+        calibrating = StageEvent(stage="CALIBRATING") in seen
+        count = sum(isinstance(e, TensorEvent) and e.output_error is not None for e in seen)
+        if calibrating and count >= solved:
+            cancelled.set()
+
+    with pytest.raises(JobCancelled):
+        run(order("out"), cancelled=cancelled, on_event=stop)
+    assert not (tmp_path / "out" / "model").exists()
+    for name in ("out", "alone"):
+        run(order(name))
+    one, two = (
+        {file.name: file.read_bytes() for file in (tmp_path / name / "model").iterdir()}
+        for name in ("out", "alone")
     )
     assert one == two
 

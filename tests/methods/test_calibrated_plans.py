@@ -13,7 +13,7 @@ from tests.quantizing import method_config, planned, specification
 
 from quantd_server.checkpoint.opening import open_checkpoint
 from quantd_server.methods.base import TensorTask, WorkOptions, WorkPlan
-from quantd_server.methods.registry import PLANNABLE
+from quantd_server.methods.registry import ALL_METHODS
 from quantd_server.planning.config_parsing.parsing import parse_config
 
 HIDDEN, INNER, KEYS = 128, 256, 64
@@ -26,7 +26,7 @@ def source(folder: Path, family: str = "llama", **options: Any) -> Path:
 
 
 def work(folder: Path, method: str, config: dict[str, Any] | None = None) -> WorkPlan:
-    chosen = PLANNABLE[method]
+    chosen = ALL_METHODS[method]
     resolved = chosen.resolve(method_config(method, config).value)
     return chosen.prepare(resolved, open_checkpoint(folder), WorkOptions())
 
@@ -191,10 +191,10 @@ def test_rules_for_modules(tmp_path) -> None:
     ],
 )
 def test_defaults_of_gptq(config, format_, act_group_aware) -> None:
-    resolved = PLANNABLE["gptq"].resolve(method_config("gptq", config).value)
+    resolved = ALL_METHODS["gptq"].resolve(method_config("gptq", config).value)
     assert (resolved.format, resolved.act_group_aware) == (format_, act_group_aware)
     assert (resolved.bits, resolved.damp_percent, resolved.block_size) == (4, 0.05, 128)
-    assert PLANNABLE["gptq"].resolve(resolved) == resolved
+    assert ALL_METHODS["gptq"].resolve(resolved) == resolved
 
 
 @pytest.mark.parametrize(
@@ -214,7 +214,7 @@ def test_the_written_configuration_reads_back(tmp_path, method, config) -> None:
     parsed = parse_config(json.dumps(quantization_config(plan)))
     assert not [item for item in parsed.findings if item.severity != "INFO"], parsed.findings
     assert parsed.method is not None
-    resolved = PLANNABLE[method].resolve(method_config(method, config).value)
+    resolved = ALL_METHODS[method].resolve(method_config(method, config).value)
     read = parsed.method.value
     for field in resolved.__struct_fields__:
         if getattr(resolved, field) != ():
@@ -391,8 +391,8 @@ def test_plans_in_pages_and_shards(tmp_path, method, config) -> None:
         sum(math.prod(part.shape) * {"I32": 4, "I8": 1}.get(part.dtype, 2) for part in task.parts)
         for task in plan.tasks
     ]
-    shards = PLANNABLE[method].prepare(
-        PLANNABLE[method].resolve(method_config(method, config).value),
+    shards = ALL_METHODS[method].prepare(
+        ALL_METHODS[method].resolve(method_config(method, config).value),
         open_checkpoint(folder),
         WorkOptions(max_shard_size=50_000),
     )

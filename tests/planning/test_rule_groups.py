@@ -25,10 +25,10 @@ from quantd_server.engine.specification import ServeTarget
 from quantd_server.errors import Finding, Severity
 from quantd_server.methods.base import WorkOptions
 from quantd_server.methods.configs import MethodConfig
-from quantd_server.methods.registry import PLANNABLE
+from quantd_server.methods.registry import ALL_METHODS
 from quantd_server.planning.serve_targets import RULES
 
-METHODS = tuple(PLANNABLE)
+METHODS = tuple(ALL_METHODS)
 
 FITTING: dict[str, dict[str, Any]] = {
     "bitsandbytes_8bit": {},
@@ -611,9 +611,9 @@ def test_the_published_configuration_holds_no_more_than_is_listed(
 ) -> None:
     local = {"_name_or_path": str(tmp_path), "dataset": str(tmp_path / "secret.txt")}
     source = model(tmp_path / "source", entries=local)
-    prepare: Callable[..., Any] = PLANNABLE[method].prepare
+    prepare: Callable[..., Any] = ALL_METHODS[method].prepare
     config = msgspec.convert({method: FITTING[method]}, MethodConfig).value
-    work = prepare(PLANNABLE[method].resolve(config), open_checkpoint(source), WorkOptions())
+    work = prepare(ALL_METHODS[method].resolve(config), open_checkpoint(source), WorkOptions())
     for text in work.texts.values():
         assert str(tmp_path) not in text
     entry = json.loads(work.texts["config.json"])["quantization_config"]

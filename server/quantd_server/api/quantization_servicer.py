@@ -80,7 +80,7 @@ class QuantizationServicer(v1.QuantizationServiceServicer):
 
     async def _job_for(self, request: v1.QuantizeRequest) -> Job:
         """The job that the request made before, or a new one."""
-        requested, labels = _requested(request.spec), dict(request.labels)
+        requested, labels = from_message(request.spec, QuantizationSpec), dict(request.labels)
         job = self._jobs.find_request(request.request_id, requested, labels)
         if job is not None:
             return _own(job, request.request_id)
@@ -121,16 +121,6 @@ def _own(job: Job, request_id: str) -> Job:
             remedy="use a new UUID for a new request",
         )
     return job
-
-
-def _requested(message: v1.QuantizationSpec) -> QuantizationSpec:
-    """The spec of a job. Raises QuantdError NOT_IMPLEMENTED for methods that are only planned."""
-    from quantd_server.methods.registry import UNAVAILABLE  # late: methods are many modules
-
-    method = message.method.WhichOneof("config")
-    if method in UNAVAILABLE:
-        raise QuantdError.from_finding(UNAVAILABLE[method])
-    return from_message(message, QuantizationSpec)
 
 
 def _next_page_token(request: Any, next_offset: int | None) -> str:

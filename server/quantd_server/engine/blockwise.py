@@ -27,7 +27,13 @@ from quantd_server.engine.pipeline import TaskOutcome
 from quantd_server.engine.specification import QuantizationSpec
 from quantd_server.errors import quoted
 from quantd_server.methods.base import TensorTask
-from quantd_server.methods.blockwise import BlockQuantizer, BlockwiseMethod, QuantizedLinear, Stage
+from quantd_server.methods.blockwise import (
+    BlockQuantizer,
+    BlockwiseMethod,
+    JobContext,
+    QuantizedLinear,
+    Stage,
+)
 
 Progress = Callable[[int, int, float], None]
 """Blocks that are done, blocks in all, and the finished part of the current one."""
@@ -103,7 +109,7 @@ class BlockwiseRun:
             if task.action == "QUANTIZE" and task.source
         }
         config = self._spec.method.value
-        make = self._method.block_quantizers(config, self._checkpoint, threads=self._threads)
+        make = self._method.block_quantizers(config, self._checkpoint, self._context())
         model = BlockwiseModel(self._checkpoint.config, self._parameters, device=self._device)
         blocks = len(model)
         _check_walked(model, targets)
@@ -151,6 +157,14 @@ class BlockwiseRun:
             name = task.source.name if task.source else ""
             outcomes.append(solved.get(name) or _outcome(task, None))
         return outcomes
+
+    def _context(self) -> JobContext:
+        calibration = self._spec.calibration
+        return JobContext(
+            threads=self._threads,
+            seed=calibration.seed or 0 if calibration else 0,
+            check_cancelled=self._check_cancelled,
+        )
 
     def _read(self, task: TensorTask) -> torch.Tensor:
         assert task.source is not None

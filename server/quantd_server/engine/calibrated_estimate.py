@@ -27,6 +27,7 @@ GRAM_COPIES = 2
 
 def calibrated_peak_bytes(tasks: Iterable[TensorTask], usage: CalibrationUsage) -> int:
     """Estimated largest resident memory of the worker; 0 if no task belongs to a block."""
+    tasks = list(tasks)
     linears, stored = _largest_block(tasks)
     if not linears:
         return 0
@@ -39,7 +40,8 @@ def calibrated_peak_bytes(tasks: Iterable[TensorTask], usage: CalibrationUsage) 
         # Once more for what the allocator keeps of those that were freed: they come and go.
         budget_bytes=2 * activations,
     )
-    return walk + SOLVER_BYTES + _solving_bytes(linears)
+    held = max(task.held_bytes for task in tasks if task.block is not None)
+    return walk + SOLVER_BYTES + _solving_bytes(linears) + held
 
 
 def spilled_bytes(tasks: Iterable[TensorTask], usage: CalibrationUsage) -> int:

@@ -15,7 +15,14 @@ from quantd_server.checkpoint.output import Output
 from quantd_server.methods.base import OutputPart, WorkPlan
 from quantd_server.methods.blockwise import BlockwiseMethod
 
-NUMPY_TYPES = {"I32": np.int32, "F16": np.float16, "F32": np.float32, "U8": np.uint8}
+NUMPY_TYPES = {
+    "I32": np.int32,
+    "I16": np.int16,
+    "I8": np.int8,
+    "U8": np.uint8,
+    "F32": np.float32,
+    "F16": np.float16,
+}
 TORCH_TYPES = {
     "F64": torch.float64,
     "F32": torch.float32,

@@ -46,7 +46,7 @@ from quantd_server.engine.specification import WorkOrder, work_options
 from quantd_server.engine.summary import ErrorSummary, summarize_types
 from quantd_server.errors import CheckpointError, Finding, Severity, quoted
 from quantd_server.methods.base import TensorQuantizer, TensorTask, WorkPlan
-from quantd_server.methods.registry import BLOCKWISE_METHODS, METHODS, RUNNABLE
+from quantd_server.methods.registry import ALL_METHODS, BLOCKWISE_METHODS, METHODS
 
 Emit = Callable[[WorkerEvent], None]
 
@@ -61,7 +61,7 @@ class JobRun:
         self._order = order
         self._emit = emit
         self._cancelled = cancelled
-        self._method = RUNNABLE[order.spec.method.name]
+        self._method = ALL_METHODS[order.spec.method.name]
         self._errors = ErrorSummary()
         self._compiling_bytes = 0
         self._calibration: CalibrationUsage | None = None

@@ -13,9 +13,9 @@ from dataclasses import dataclass, replace
 
 import torch
 
-from quantd_server.errors import Finding, Severity
+from quantd_server.errors import Finding
 from quantd_server.kernels.awq.scales import scaled_gram
-from quantd_server.kernels.output_error import error_ratio, squared_output_error
+from quantd_server.kernels.output_error import squared_output_error
 from quantd_server.kernels.uniform_grid import to_stored_scale
 from quantd_server.methods.base import TensorTask
 from quantd_server.methods.blockwise import (
@@ -33,12 +33,17 @@ from quantd_server.methods.linear_solver import (
     quantize_linear,
     rounded,
 )
-from quantd_server.methods.linear_weights import finding
 from quantd_server.methods.rescaling import divided_norm, rescaled, stored
 from quantd_server.methods.scale_folding import Folding
+from quantd_server.methods.solved_linear import (
+    FEWEST_TOKENS,
+    indefinite,
+    measured,
+    saturated,
+    undersampled,
+)
 
-FEWEST_TOKENS = 32
-"""With fewer tokens than this, statistics say nothing about a linear: it is rounded."""
+_ROUNDED = "rounded to nearest"
 
 
 @dataclass(frozen=True, kw_only=True)
@@ -167,33 +172,29 @@ class BlockSolver:
     ) -> QuantizedLinear:
         task = self._tasks[f"{name}.weight"]
         settings = self._settings.linears[name]
-        energy = squared_output_error(weight, gram)
         rounding_error = _rounding_error(weight, settings, gram)
         source = weight if scales is None else weight * scales
         warnings = []
         if tokens < FEWEST_TOKENS:
             solved = rounded(source, settings)
-            warnings.append(_undersampled(name, tokens))
+            warnings.append(undersampled(name, tokens, _ROUNDED))
         else:
             solved = quantize_linear(source, scaled, settings, self._threads)
             if solved.fell_back:
                 warnings.append(_fell_back(name))
         if solved.saturated_groups:
-            warnings.append(_saturated(name, solved.saturated_groups))
+            warnings.append(saturated(name, f"{solved.saturated_groups} groups"))
         self._solved[name] = solved
         del source
-        squared_sum = _sum_of_squares(weight)
         effective = solved.dequantize()
         if scales is not None:
             effective.div_(scales)
-        difference = weight.sub_(effective)  # a copy of its own, not needed any more
-        return QuantizedLinear(
-            task=task,
-            weight=effective,
-            squared_error=_sum_of_squares(difference),
-            squared_sum=squared_sum,
-            output_error=error_ratio(squared_output_error(difference, gram), energy),
-            rounding_output_error=error_ratio(rounding_error, energy),
+        return measured(
+            task,
+            weight,  # a copy of its own, not needed any more
+            effective,
+            gram,
+            rounding_error=rounding_error,
             warnings=tuple(warnings),
         )
 
@@ -228,10 +229,6 @@ def _rounding_error(weight: torch.Tensor, settings: LinearSettings, gram: torch.
     return squared_output_error(plain.sub_(weight), gram)
 
 
-def _sum_of_squares(values: torch.Tensor) -> float:
-    return float(torch.linalg.vector_norm(values, dtype=torch.float64)) ** 2
-
-
 def _with_divided_rows(
     solved: QuantizedWeight, folding: Folding, divisor: torch.Tensor
 ) -> QuantizedWeight:
@@ -241,37 +238,10 @@ def _with_divided_rows(
     return replace(solved, scales=scales)
 
 
-def _undersampled(name: str, tokens: int) -> Finding:
-    return finding(
-        Severity.WARNING,
-        "TOO_FEW_TOKENS",
-        "spec.calibration",
-        f"{tokens} calibration tokens, fewer than {FEWEST_TOKENS}, reached a layer, whose weights "
-        "were rounded to nearest",
-        "calibrate with more, or with more varied, data",
-        [name],
-    )
-
-
 def _fell_back(name: str) -> Finding:
-    return finding(
-        Severity.WARNING,
-        "SECOND_MOMENT_INDEFINITE",
-        "spec.calibration",
-        "the second moment of a layer's inputs is not positive definite, whatever the damping; its "
-        "weights were rounded to nearest",
+    return indefinite(
+        name,
+        "positive definite, whatever the damping",
+        _ROUNDED,
         "calibrate with more data, or set a larger damp_percent",
-        [name],
-    )
-
-
-def _saturated(name: str, groups: int) -> Finding:
-    return finding(
-        Severity.WARNING,
-        "WEIGHTS_SATURATED",
-        "spec.source_uri",
-        f"{groups} groups of a layer hold weights too large for a float16 scale; the largest were "
-        "cut off",
-        "leave this module out, or choose bitsandbytes or GGUF",
-        [name],
     )

@@ -80,7 +80,8 @@ class QuantizedLinear:
     output_error: float
     """sqrt(sum |(W - W') x|^2 / sum |W x|^2) over the calibration tokens."""
     rounding_output_error: float
-    """The same with plain rounding to the same kind of grid."""
+    """The same with what the format allows for but no look at the inputs: plain rounding to the
+    same kind of grid or, for AQLM, the k-means that its solver begins with."""
     warnings: tuple[Finding, ...] = ()
 
 
@@ -103,6 +104,19 @@ class BlockQuantizer(Protocol):
 Read = Callable[[TensorTask], "torch.Tensor"]
 """The source tensor of a task, in the dtype in which it is stored."""
 
+
+@dataclass(frozen=True, kw_only=True, slots=True)
+class JobContext:
+    """What a method has to know of the job that it works for."""
+
+    threads: int
+    """That compute."""
+    seed: int
+    """Of everything that is chosen at random."""
+    check_cancelled: Callable[[], None]
+    """Raises when the job shall stop; to be called in the middle of what takes seconds."""
+
+
 MakeQuantizer = Callable[[Sequence[TensorTask], Read], BlockQuantizer]
 """From the QUANTIZE and RESCALE tasks of a block to its quantizer."""
 
@@ -115,7 +129,7 @@ class BlockwiseMethod(Method, Protocol):
         ...
 
     def block_quantizers(
-        self, config: Any, checkpoint: Checkpoint, *, threads: int
+        self, config: Any, checkpoint: Checkpoint, context: JobContext
     ) -> MakeQuantizer:
         """What makes the quantizer of each block (worker only)."""
         ...

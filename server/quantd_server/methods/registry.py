@@ -7,7 +7,6 @@ from __future__ import annotations
 
 from collections.abc import Mapping
 
-from quantd_server.errors import Finding, Severity
 from quantd_server.methods.aqlm import Aqlm
 from quantd_server.methods.awq import Awq
 from quantd_server.methods.base import Method, TensorwiseMethod
@@ -21,31 +20,10 @@ METHODS: dict[str, TensorwiseMethod] = {
 }
 """Those that go tensor by tensor."""
 
-BLOCKWISE_METHODS: dict[str, BlockwiseMethod] = {method.name: method for method in (Gptq(), Awq())}
+BLOCKWISE_METHODS: dict[str, BlockwiseMethod] = {
+    method.name: method for method in (Gptq(), Awq(), Aqlm())
+}
 """Those that run the model."""
 
-RUNNABLE: Mapping[str, Method] = {**METHODS, **BLOCKWISE_METHODS}
-"""All that this version runs."""
-
-PLANNED_ONLY: dict[str, Method] = {method.name: method for method in (Aqlm(),)}
-"""Those that this version plans, but does not run."""
-
-PLANNABLE: Mapping[str, Method] = {**RUNNABLE, **PLANNED_ONLY}
+ALL_METHODS: Mapping[str, Method] = {**METHODS, **BLOCKWISE_METHODS}
 """All of them."""
-
-
-def not_implemented(name: str) -> Finding:
-    """Says that this version of the server does not quantize with the method ``name``."""
-    return Finding(
-        severity=Severity.ERROR,
-        field=f"spec.method.{name}",
-        reason="NOT_IMPLEMENTED",
-        message=f"this version of quantd does not quantize with {name}; "
-        f"it does with {', '.join(RUNNABLE)}",
-        remedy="choose one of those methods, or a newer server",
-        kind="unimplemented",
-    )
-
-
-UNAVAILABLE: dict[str, Finding] = {name: not_implemented(name) for name in PLANNED_ONLY}
-"""Why those that are planned only cannot run."""

@@ -11,7 +11,6 @@ from typing import Literal
 import msgspec
 
 from quantd_server.engine.specification import Engine
-from quantd_server.errors import Finding
 from quantd_server.host.description import Host, refresh
 from quantd_server.host.device import Device, DeviceKind
 from quantd_server.host.packages import Package
@@ -19,7 +18,6 @@ from quantd_server.host.torch_build import TorchBuild
 from quantd_server.methods.gguf.architectures import FAMILIES
 from quantd_server.methods.gguf.file_types import FILE_TYPES
 from quantd_server.methods.gguf.mixtures import NEEDS_IMATRIX
-from quantd_server.methods.registry import RUNNABLE, UNAVAILABLE
 from quantd_server.planning.load_requirements import LOAD_PATHS, describe_host, unmet_requirements
 from quantd_server.planning.torch_requirements import (
     UnmetRequirement,
@@ -176,7 +174,12 @@ FACTS: dict[str, MethodFacts] = {
         output_formats=("gemm",),
     ),
     "gguf": MethodFacts(quantize_packages=("numba", "gguf"), output_formats=("gguf",)),
-    "aqlm": MethodFacts(needs_calibration=True, output_formats=("aqlm",)),
+    "aqlm": MethodFacts(
+        quantize_packages=("torch", "transformers", "numba"),
+        devices=("CUDA", "CPU"),
+        needs_calibration=True,
+        output_formats=("aqlm",),
+    ),
 }
 """All methods of the API, in the spec's order."""
 
@@ -267,8 +270,6 @@ def method_capability(name: str, host: Host) -> MethodCapability:
 
 def usable_devices(method: str, host: Host) -> tuple[DeviceKind, ...]:
     """Kinds of device that quantizing with ``method`` can use on ``host``, best first."""
-    if method not in RUNNABLE:
-        return ()
     kinds = FACTS[method].devices
     return tuple(kind for kind in kinds if not any(unmet_on_device(method, kind, host)))
 
@@ -302,11 +303,6 @@ def gguf_file_types() -> tuple[GgufFileTypeInfo, ...]:
 
 
 def _unmet_to_quantize(name: str, host: Host) -> tuple[UnmetRequirement, ...]:
-    if name not in RUNNABLE:
-        finding: Finding = UNAVAILABLE[name]
-        return (
-            UnmetRequirement(reason=finding.reason, message=finding.message, remedy=finding.remedy),
-        )
     return tuple(
         package_missing(package)
         for package in FACTS[name].quantize_packages

@@ -18,7 +18,7 @@ from quantd_server.errors import Finding, QuantdError, Severity
 from quantd_server.host.description import Host
 from quantd_server.methods.base import TensorTask, WorkOptions, WorkPlan
 from quantd_server.methods.configs import MethodConfig
-from quantd_server.methods.registry import PLANNABLE, UNAVAILABLE
+from quantd_server.methods.registry import ALL_METHODS
 from quantd_server.planning.artifact import planned_artifact
 from quantd_server.planning.calibration_rules import plan_data
 from quantd_server.planning.capability_report import unmet_on_device, usable_devices
@@ -48,7 +48,7 @@ def plan(
     """
     source = roots.source(spec.source_uri)
     checkpoint = open_checkpoint(source)
-    method = PLANNABLE[spec.method.name]
+    method = ALL_METHODS[spec.method.name]
     config = method.resolve(spec.method.value)
     device, device_findings = _choose_device(spec, host)
     spec = msgspec.structs.replace(
@@ -60,8 +60,6 @@ def plan(
     data = plan_data(spec, checkpoint, roots, calibrated=method.calibrated)
     spec = data.spec
     findings = [*_source_findings(checkpoint), *device_findings, *data.findings]
-    if method.name in UNAVAILABLE:
-        findings.append(UNAVAILABLE[method.name])
     paths = dict(data.paths)
     for field, uri in method.file_uris(config).items():
         try:

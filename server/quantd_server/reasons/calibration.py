@@ -51,8 +51,8 @@ AREA = Area(
             action="Give more text, lower `sequence_length`, or let short texts be joined.",
         ),
         "SECOND_MOMENT_INDEFINITE": Reason(
-            meaning="The inputs that a module saw say too little about its weights, which were "
-            "rounded to nearest.",
+            meaning="The inputs that a module saw say too little about its weights, or are too "
+            "large; it was quantized without them.",
             action="Calibrate with more data, or set a larger `damp_percent`.",
         ),
         "SEQUENCE_TOO_LONG": Reason(
@@ -90,8 +90,8 @@ AREA = Area(
             action="Give more text, or lower `num_samples` or `sequence_length`.",
         ),
         "TOO_FEW_TOKENS": Reason(
-            meaning="A module saw so few calibration tokens that its weights were rounded to "
-            "nearest; experts that are rarely chosen are like that.",
+            meaning="A module saw so few calibration tokens that it was quantized without them; "
+            "experts that are rarely chosen are like that.",
             action="Calibrate with more, or with more varied, data.",
         ),
         "TOO_MANY_TOKENS": Reason(

@@ -18,7 +18,7 @@ AREA = Area(
         ),
         "AQLM_TAKES_LONG": Reason(
             meaning="The codes of a model of this size are searched for hours, or for days.",
-            action="Choose gptq or awq, or lower `max_epochs` and `finetune_max_epochs`.",
+            action="Choose gptq or awq, lower `max_epochs`, or raise `relative_mse_tolerance`.",
         ),
         "AQLM_TOO_FEW_GROUPS": Reason(
             meaning="A weight has fewer groups than a codebook has vectors, which could not be "
@@ -77,8 +77,8 @@ AREA = Area(
             action="Leave these weights out, or choose gguf or bitsandbytes.",
         ),
         "WEIGHTS_SATURATED": Reason(
-            meaning="Weights of a group are too large for a float16 scale, and the largest were "
-            "cut off.",
+            meaning="Weights of a group, or of a row, are too large for a float16 scale, and the "
+            "largest were cut off.",
             action="Leave this module out, or choose bitsandbytes or gguf.",
         ),
     },

@@ -14,10 +14,8 @@ AREA = Area(
             "from its spec.",
         ),
         "NOT_IMPLEMENTED": Reason(
-            meaning="This version of the server does not quantize with that method; in "
-            "`GetCapabilities` it is an unmet requirement.",
-            action="Choose a method that `GetCapabilities` reports as available, or use a newer "
-            "server.",
+            meaning="The spec asks for something that this version of the server does not do.",
+            action="Leave the field that is named out, or use a newer server.",
         ),
         "PAGE_TOKEN_INVALID": Reason(
             meaning="The page token is not from an answer to this very request.",

@@ -215,12 +215,12 @@ def aqlm(
         linear_weights_not_to_quantize: Parameters to leave as they are, by full name.
         relative_mse_tolerance: A layer is done when an epoch gains less than this. Default 0.01.
         max_epochs: Most epochs a layer may take. Default 1000.
-        steps_per_epoch: Optimizer steps in an epoch. Default 100.
-        lr: Learning rate of those steps. Default 1e-4.
+        steps_per_epoch: Most optimizer steps in an epoch. Default 100.
+        lr: Learning rate of those steps, for servers whose steps have one. Default 1e-4.
         beam_size: Hypotheses kept by the code search. Default 1.
         init_max_iter: Iterations of the k-means initialisation. Default 100.
         init_max_points_per_centroid: Most groups a codeword looks at; 0 means all. Default 0.
-        finetune_max_epochs: Epochs of tuning a block; 0 turns it off. Default 5.
+        finetune_max_epochs: Epochs of tuning a block; 0 turns it off. Default 0.
         finetune_lr: Learning rate of that tuning. Default 1e-5.
         finetune_batch_size: Sequences in a batch of that tuning. Default 32.
         finetune_early_stop: Epochs without improvement after which it stops. Default 3.

@@ -27,6 +27,9 @@ _DAMPING = 1e-4
 """Added to the second moment's diagonal, as a fraction of its mean, so that columns which saw no
 input keep their weight."""
 
+LARGEST = 65504.0
+"""Of float16: no scale, and no value of a codebook, is larger."""
+
 
 @dataclass(frozen=True, kw_only=True, slots=True)
 class Solution:
@@ -36,6 +39,8 @@ class Solution:
     """Codebooks and scales are exactly float16."""
     squared_error: float
     """tr(D G Dᵀ)."""
+    initial_squared_error: float
+    """The same of the k-means that it began with, which knows the weight only."""
     epochs: int
 
 
@@ -61,21 +66,23 @@ def solve(
     gram: torch.Tensor,
     settings: SolverSettings,
     *,
+    blind: bool = False,
     threads: int | None = None,
     after_epoch: Callable[[], None] = lambda: None,
 ) -> Solution:
     """Quantize a weight float32 [rows, columns] whose input has the second moment ``gram``.
 
     Args:
-        weight: Finite. Not changed.
+        weight: Finite, and rows of ``out_group_size`` times ``columns`` weights have a norm of at
+            most ``LARGEST``. Not changed.
         gram: float32 [columns, columns]; its scale does not matter. Not changed.
         settings: How.
+        blind: Solve as if all inputs were alike, and measure with ``gram`` only.
         threads: That search, on a CPU; torch's own number if not given.
-        after_epoch: Called between steps; raises to stop.
+        after_epoch: Called between steps, a few times an epoch; raises to stop.
     """
     threads = threads or torch.get_num_threads()
-    damped = gram.clone()
-    damped.diagonal().add_(_DAMPING * float(gram.diagonal().mean()) or 1.0)
+    damped = torch.eye(len(gram), device=gram.device) if blind else _damped(gram)
     code = initial_code(
         weight,
         codebooks=settings.num_codebooks,
@@ -86,6 +93,8 @@ def solve(
         points_per_vector=settings.init_max_points_per_centroid,
         seed=settings.seed,
     )
+    after_epoch()
+    initial_error = squared_output_error(weight - code.decode(), gram)
     before = math.inf
     epochs = 0
     while epochs < settings.max_epochs:
@@ -98,15 +107,31 @@ def solve(
         after_epoch()
         epochs += 1
         error = squared_output_error(weight - code.decode(), damped)
-        if error > before * (1.0 - settings.relative_mse_tolerance):
+        if error >= before * (1.0 - settings.relative_mse_tolerance):
             break
         before = error
     update_codebooks(
         weight, damped, code, steps=settings.steps_per_epoch, tolerance=_STEP_TOLERANCE
     )
     update_scales(weight, damped, code)
-    code.codebooks = code.codebooks.half().float()
-    code.scales = code.scales.half().float()
+    after_epoch()
+    code.codebooks = _float16(code.codebooks)
+    code.scales = _float16(code.scales)
     search_codes(weight, damped, code, beam_size=settings.beam_size, threads=threads)
     error = squared_output_error(weight - code.decode(), gram)
-    return Solution(code=code, squared_error=error, epochs=epochs)
+    return Solution(
+        code=code, squared_error=error, initial_squared_error=initial_error, epochs=epochs
+    )
+
+
+def _damped(gram: torch.Tensor) -> torch.Tensor:
+    """Divided by the mean of its diagonal, so that products stay in float32's range."""
+    mean = float(gram.diagonal().mean(dtype=torch.float64))
+    damped = gram / mean if mean > 0.0 else torch.zeros_like(gram)
+    damped.diagonal().add_(_DAMPING)
+    return damped
+
+
+def _float16(values: torch.Tensor) -> torch.Tensor:
+    """The nearest float16, as float32."""
+    return values.clamp(-LARGEST, LARGEST).half().float()

@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 from collections.abc import Iterator
+from typing import TYPE_CHECKING
 
 from quantd_server.checkpoint.opening import Checkpoint
 from quantd_server.checkpoint.safetensors_layout import OutputTensor
@@ -10,7 +11,8 @@ from quantd_server.errors import Finding, Severity
 from quantd_server.methods.aqlm.config_json import aqlm_json
 from quantd_server.methods.aqlm.rules import code_findings
 from quantd_server.methods.aqlm.shape import CodeShape
-from quantd_server.methods.base import WorkOptions, WorkPlan
+from quantd_server.methods.base import TensorTask, WorkOptions, WorkPlan
+from quantd_server.methods.blockwise import Contents, JobContext, MakeQuantizer
 from quantd_server.methods.configs import AqlmConfig, filled
 from quantd_server.methods.linear_weights import (
     LinearWeight,
@@ -27,6 +29,9 @@ from quantd_server.methods.safetensors_work import (
     safetensors_work,
 )
 
+if TYPE_CHECKING:
+    import torch
+
 DEFAULTS = AqlmConfig(
     num_codebooks=1,
     nbits_per_codebook=16,
@@ -39,7 +44,7 @@ DEFAULTS = AqlmConfig(
     beam_size=1,
     init_max_iter=100,
     init_max_points_per_centroid=0,
-    finetune_max_epochs=5,
+    finetune_max_epochs=0,
     finetune_lr=1e-5,
     finetune_batch_size=32,
     finetune_early_stop=3,
@@ -81,12 +86,28 @@ class Aqlm:
             aqlm_json(config, kept),
             (
                 *tensors.findings,
+                *_tuning_findings(config, field),
                 *_exclusion_findings(excluded, tensors, field),
                 *code_findings(chosen, shape, field),
                 *([] if chosen else [nothing_to_quantize(field)]),
             ),
             options,
         )
+
+    def sequential(self, config: AqlmConfig) -> bool:
+        return True
+
+    def block_quantizers(
+        self, config: AqlmConfig, checkpoint: Checkpoint, context: JobContext
+    ) -> MakeQuantizer:
+        from quantd_server.methods.aqlm import solving
+
+        return solving.block_quantizers(config, context)
+
+    def dequantize(self, config: AqlmConfig, task: TensorTask, contents: Contents) -> torch.Tensor:
+        from quantd_server.methods.aqlm import solving
+
+        return solving.dequantize(task, contents)
 
 
 def stored_tensors(
@@ -125,6 +146,7 @@ def _planned(
                 reason="linear layer",
                 transform="transpose" if tensor.transposed else "copy",
                 block=tensor.block,
+                held_bytes=shape.solving_bytes(tensor.rows, tensor.columns),
             )
         elif entry.name in excluded:
             yield kept_tensor(entry, "excluded by linear_weights_not_to_quantize")
@@ -134,6 +156,18 @@ def _planned(
                 f"[{tensor.rows}, {tensor.columns}] does not fall into groups of "
                 f"[{shape.out_group}, {shape.in_group}]",
             )
+
+
+def _tuning_findings(config: AqlmConfig, field: str) -> Iterator[Finding]:
+    if config.finetune_max_epochs:
+        yield finding(
+            Severity.ERROR,
+            "NOT_IMPLEMENTED",
+            f"{field}.finetune_max_epochs",
+            "this version of quantd does not tune blocks after it has quantized them",
+            "leave finetune_max_epochs out, or set it to 0",
+            kind="unimplemented",
+        )
 
 
 def _exclusion_findings(

@@ -38,7 +38,7 @@ def code_findings(
             field,
             f"codes for {count:,} weights are searched step by step, which takes far longer than "
             "any other method: GPU-days for a model of 70 billion parameters",
-            "choose gptq or awq, or lower max_epochs and finetune_max_epochs",
+            "choose gptq or awq, lower max_epochs, or raise relative_mse_tolerance",
         )
 
 

@@ -9,6 +9,11 @@ from quantd_server.methods.configs import AqlmConfig
 FLOAT16_BITS = 16
 """Of codebooks and scales."""
 
+TABLE_BYTES = 64 << 20
+"""Most that the solver takes for one table of distances or errors; see ``kernels.aqlm``."""
+
+_FLOAT32 = 4
+
 
 class CodeShape(msgspec.Struct, frozen=True, kw_only=True):
     """How many weights a code stands for, and how many codebooks are added."""
@@ -54,3 +59,16 @@ class CodeShape(msgspec.Struct, frozen=True, kw_only=True):
         codes = self.groups(rows, columns) * self.codebooks * self.bits
         vectors = self.codebooks * 2**self.bits * self.in_group * self.out_group
         return codes + FLOAT16_BITS * (vectors + rows // self.out_group)
+
+    def solving_bytes(self, rows: int, columns: int) -> int:
+        """Memory that solving a weight takes besides copies of the weight and of the second
+        moment: the code, tables of the search, and errors of pairs of codebooks.
+        """
+        size = 2**self.bits
+        groups = self.groups(rows, columns)
+        vectors = _FLOAT32 * self.codebooks * size * self.in_group * self.out_group
+        table = min(TABLE_BYTES, _FLOAT32 * size * groups)
+        pairs = self.codebooks * (self.codebooks - 1) // 2 * _FLOAT32 * size**2
+        shares = _FLOAT32 * size * (columns // self.in_group)
+        codes = 2 * _FLOAT32 * groups * self.codebooks
+        return codes + 6 * vectors + max(shares, 4 * table + pairs)

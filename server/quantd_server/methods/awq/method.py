@@ -12,7 +12,7 @@ from quantd_server.errors import Finding, Severity
 from quantd_server.methods.awq.config_json import awq_json
 from quantd_server.methods.awq.exclusions import Exclusions
 from quantd_server.methods.base import TensorTask, WorkOptions, WorkPlan
-from quantd_server.methods.blockwise import Contents, MakeQuantizer
+from quantd_server.methods.blockwise import Contents, JobContext, MakeQuantizer
 from quantd_server.methods.configs import AwqConfig, filled
 from quantd_server.methods.group_sizes import divides, undivided
 from quantd_server.methods.linear_weights import (
@@ -106,11 +106,13 @@ class Awq:
         return True
 
     def block_quantizers(
-        self, config: AwqConfig, checkpoint: Checkpoint, *, threads: int
+        self, config: AwqConfig, checkpoint: Checkpoint, context: JobContext
     ) -> MakeQuantizer:
         from quantd_server.methods.awq import solving
 
-        return solving.block_quantizers(config, require_huggingface(checkpoint, self.name), threads)
+        return solving.block_quantizers(
+            config, require_huggingface(checkpoint, self.name), context.threads
+        )
 
     def dequantize(self, config: AwqConfig, task: TensorTask, contents: Contents) -> torch.Tensor:
         from quantd_server.methods.awq import solving

@@ -13,7 +13,7 @@ from quantd_server.checkpoint.opening import Checkpoint
 from quantd_server.checkpoint.safetensors_layout import OutputTensor
 from quantd_server.errors import Finding, Severity
 from quantd_server.methods.base import TensorTask, WorkOptions, WorkPlan
-from quantd_server.methods.blockwise import Contents, MakeQuantizer
+from quantd_server.methods.blockwise import Contents, JobContext, MakeQuantizer
 from quantd_server.methods.configs import GptqConfig, filled
 from quantd_server.methods.gptq.config_json import CONFIG_FILE, gptq_json
 from quantd_server.methods.gptq.module_settings import ModuleRules, ModuleSettings
@@ -136,11 +136,13 @@ class Gptq:
         return bool(config.true_sequential)
 
     def block_quantizers(
-        self, config: GptqConfig, checkpoint: Checkpoint, *, threads: int
+        self, config: GptqConfig, checkpoint: Checkpoint, context: JobContext
     ) -> MakeQuantizer:
         from quantd_server.methods.gptq import solving
 
-        return solving.block_quantizers(config, require_huggingface(checkpoint, self.name), threads)
+        return solving.block_quantizers(
+            config, require_huggingface(checkpoint, self.name), context.threads
+        )
 
     def dequantize(self, config: GptqConfig, task: TensorTask, contents: Contents) -> torch.Tensor:
         from quantd_server.methods.gptq import solving

@@ -1,4 +1,4 @@
-"""Jobs of GPTQ and AWQ on tiny random models, in this process."""
+"""Jobs of GPTQ, AWQ and AQLM on tiny random models, in this process."""
 
 from __future__ import annotations
 
@@ -36,6 +36,13 @@ SIZES = {
     "tie_word_embeddings": False,
 }
 """Multiples of 32 throughout, as the packed formats need them."""
+
+CONFIGS: dict[str, dict[str, Any]] = {
+    "gptq": {"group_size": 32},
+    "awq": {"group_size": 32},
+    "aqlm": {"num_codebooks": 2, "nbits_per_codebook": 4},
+}
+"""A configuration of each method that fits those sizes."""
 
 FAMILIES = (
     "llama",
@@ -76,6 +83,11 @@ def source(
     return folder
 
 
+def module_of(name: str) -> str:
+    """The module of the main part of a quantized weight."""
+    return name.removesuffix(".qweight").removesuffix(".codes").removesuffix(".weight")
+
+
 class Job:
     """A job that has run: its plan, what it said and what it wrote."""
 
@@ -94,7 +106,7 @@ class Job:
     def linears(self) -> dict[str, TensorEvent]:
         """The events of the linears that were solved, by module."""
         return {
-            event.name.removesuffix(".qweight").removesuffix(".weight"): event
+            module_of(event.name): event
             for event in self.events
             if isinstance(event, TensorEvent) and event.output_error is not None
         }

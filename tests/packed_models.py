@@ -1,4 +1,4 @@
-"""Reads GPTQ and AWQ checkpoints by the formats' definitions, with code of its own.
+"""Reads GPTQ, AWQ and AQLM checkpoints by the formats' definitions, with code of its own.
 
 The dequantized weights are written as an ordinary checkpoint, so that transformers alone says what
 a model computes with them.
@@ -20,7 +20,7 @@ from tests.tiny_models import write_safetensors
 AWQ_COLUMNS = (0, 2, 4, 6, 1, 3, 5, 7)
 """Columns of a run of eight, from the lowest four bits of a word to the highest."""
 
-DTYPES = {"I32": "<i4", "F16": "<f2", "F32": "<f4"}
+DTYPES = {"I32": "<i4", "I16": "<i2", "I8": "i1", "F16": "<f2", "F32": "<f4"}
 
 
 def array(stored: tuple[str, tuple[int, ...], bytes]) -> NDArray[Any]:
@@ -59,6 +59,18 @@ def awq_weight(parts: Mapping[str, NDArray[Any]]) -> NDArray[np.float32]:
     return ((_awq_nibbles(parts["qweight"]) - zeros) * np.repeat(scales, group, axis=0)).T
 
 
+def aqlm_weight(parts: Mapping[str, NDArray[Any]]) -> NDArray[np.float32]:
+    """[out, in] of codes, codebooks and scales."""
+    codes = parts["codes"].astype(np.int64) % 2 ** (8 * parts["codes"].dtype.itemsize)
+    out_groups, in_groups, count = codes.shape
+    _, _, tall, wide = parts["codebooks"].shape
+    groups = np.zeros((out_groups, in_groups, tall, wide), np.float32)
+    for number in range(count):
+        groups += parts["codebooks"][number].astype(np.float32)[codes[..., number]]
+    groups *= parts["scales"].astype(np.float32)
+    return groups.transpose(0, 2, 1, 3).reshape(out_groups * tall, in_groups * wide)
+
+
 def _awq_nibbles(words: NDArray[np.int32]) -> NDArray[np.float32]:
     nibbles = bit_stream(words, 4).reshape(*words.shape, 8)
     natural = np.empty_like(nibbles)
@@ -71,7 +83,7 @@ def packed_modules(stored: Stored) -> dict[str, dict[str, NDArray[Any]]]:
     modules: dict[str, dict[str, NDArray[Any]]] = {}
     for name, tensor in stored.items():
         module, _, part = name.rpartition(".")
-        if part in ("qweight", "qzeros", "scales", "g_idx"):
+        if part in ("qweight", "qzeros", "scales", "g_idx", "codes", "codebooks"):
             modules.setdefault(module, {})[part] = array(tensor)
     return modules
 
@@ -83,6 +95,8 @@ def dequantized(output: Path) -> dict[str, NDArray[np.float32]]:
     for module, parts in packed_modules(stored_tensors(output)).items():
         if config["quant_method"] == "awq":
             weight = awq_weight(parts)
+        elif config["quant_method"] == "aqlm":
+            weight = aqlm_weight(parts)
         else:
             weight = gptq_weight(parts, v2=config["checkpoint_format"] == "gptq_v2")
         found[f"{module}.weight"] = weight

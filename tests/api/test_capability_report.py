@@ -93,7 +93,7 @@ def test_devices_that_quantize():
     assert method_capability("bitsandbytes_4bit", APPLE).devices == ("CPU",)
     assert method_capability("gguf", H100).devices == ("CPU",)
     assert method_capability("gptq", H100).devices == ("CUDA", "CPU")
-    assert method_capability("aqlm", H100).devices == ()
+    assert method_capability("aqlm", H100).devices == ("CUDA", "CPU")
 
 
 def changed(build: TorchBuild, **fields) -> TorchBuild:

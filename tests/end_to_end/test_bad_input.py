@@ -461,20 +461,21 @@ def test_requests_against_the_rules_of_the_spec(base, client, folder, method, fi
     assert tree(base) == before
 
 
-def test_a_method_that_is_planned_only(base, client, folder) -> None:
+def test_what_this_version_does_not_do(base, client, folder) -> None:
     request = raw_request(base, folder)
-    request.spec.method.aqlm.SetInParent()
+    request.spec.method.aqlm.finetune_max_epochs = 5
     before = tree(base)
     run, plan = calls(client, request)
     with pytest.raises(grpc.RpcError) as caught:
         run()
     error = quantd._errors.error_of_call(caught.value)
-    assert (error.code, error.reason) == (grpc.StatusCode.UNIMPLEMENTED, "NOT_IMPLEMENTED")
+    assert error.code is grpc.StatusCode.UNIMPLEMENTED
     answer = plan()
     assert not answer.executable
     assert answer.plan.output_bytes
     (finding,) = [item for item in answer.findings if item.reason == "NOT_IMPLEMENTED"]
     assert finding.kind == v1.FindingKind.FINDING_KIND_UNIMPLEMENTED
+    assert finding.field == "spec.method.aqlm.finetune_max_epochs"
     assert tree(base) == before
 
 

@@ -1,4 +1,4 @@
-"""GPTQ and AWQ on a model of every family: what is written is what was measured, read by code of
+"""GPTQ, AWQ and AQLM on a model of every family: what is written is what was measured, read by code of
 the test's own and run by transformers.
 """
 
@@ -27,6 +27,7 @@ RECIPES = {
     "gptq": ("gptq", {"group_size": 32, "sym": True}),
     "gptq-scaled": ("gptq", {"group_size": 32, "sym": False, "awq_scaling": True}),
     "awq": ("awq", {"group_size": 32}),
+    "aqlm": ("aqlm", jobs.CONFIGS["aqlm"]),
 }
 
 
@@ -61,10 +62,15 @@ def check_stored(source: Path, job: jobs.Job, method: str) -> None:
     before, after = stored_tensors(source), stored_tensors(job.output)
     expected = {}
     for name, (dtype, shape, _) in before.items():
-        if not QUANTIZED.search(name):
+        if not QUANTIZED.search(name) or (method == "aqlm" and ".experts." in name):
             expected[name] = (dtype, shape)
             continue
         (rows, columns), module = shape, name.removesuffix(".weight")
+        if method == "aqlm":
+            expected[f"{module}.codes"] = ("I8", (rows, columns // 8, 2))
+            expected[f"{module}.codebooks"] = ("F16", (2, 16, 1, 8))
+            expected[f"{module}.scales"] = ("F16", (rows, 1, 1, 1))
+            continue
         groups = columns // 32
         expected[f"{module}.scales"] = ("F16", (groups, rows))
         expected[f"{module}.qzeros"] = ("I32", (groups, rows // 8))
@@ -77,7 +83,9 @@ def check_stored(source: Path, job: jobs.Job, method: str) -> None:
     planned = {tensor.target_name: tensor for tensor in job.report.tensors}
     for name, event in job.linears.items():
         target = next(
-            planned[key] for key in (f"{name}.qweight", f"{name}.weight") if key in planned
+            planned[key]
+            for key in (f"{name}.{part}" for part in ("qweight", "codes", "weight"))
+            if key in planned
         )
         assert target.action == "QUANTIZE"
         assert event.size_bytes == target.target_bytes

@@ -35,7 +35,7 @@ from quantd_server.errors import QuantdError
 
 pytestmark = pytest.mark.filterwarnings("ignore:.*:FutureWarning", "ignore:.*:UserWarning")
 
-each_method = pytest.mark.parametrize("method", ["gptq", "awq"])
+each_method = pytest.mark.parametrize("method", jobs.CONFIGS)
 GROUPS = {"group_size": 32}
 Q_PROJ = "model.layers.1.self_attn.q_proj.weight"
 NORM = "model.layers.0.input_layernorm.weight"
@@ -61,7 +61,7 @@ def changed(source: Path, folder: Path, change) -> Path:
 
 @each_method
 def test_stages_and_progress(tmp_path, llama, method) -> None:
-    job = jobs.run(llama, tmp_path / "output", method, GROUPS)
+    job = jobs.run(llama, tmp_path / "output", method, jobs.CONFIGS[method])
     stages = [event.stage for event in job.events if isinstance(event, StageEvent)]
     assert stages == [
         "PREPARING",
@@ -97,7 +97,7 @@ def test_without_an_evaluation(tmp_path, llama) -> None:
 
 @each_method
 def test_the_record_beside_the_output(tmp_path, llama, method) -> None:
-    job = jobs.run(llama, tmp_path / "output", method, GROUPS)
+    job = jobs.run(llama, tmp_path / "output", method, jobs.CONFIGS[method])
     record = json.loads(job.files()["quantd.json"])
     assert record["calibration"] == msgspec.to_builtins(job.result.calibration)
     assert record["evaluation"] == msgspec.to_builtins(job.result.evaluation)
@@ -109,12 +109,12 @@ def test_the_record_beside_the_output(tmp_path, llama, method) -> None:
         if "output_error" not in entry:
             assert entry["relative_error"] is None
             continue
-        event = job.linears[name.removesuffix(".qweight").removesuffix(".weight")]
+        event = job.linears[jobs.module_of(name)]
         assert entry["output_error"] == event.output_error
         assert entry["rounding_output_error"] == event.rounding_output_error
         solved[entry["source"]] = entry["relative_error"]
     assert solved.keys() == after.keys()
-    if method == "gptq":  # AWQ's files hold scaled weights
+    if method != "awq":  # AWQ's files hold scaled weights
         for name, error in solved.items():
             weight = packed_models.array(before[name]).astype(np.float64)
             difference = after[name] - weight
@@ -161,14 +161,14 @@ def run_with_larger_vocabulary(source: Path, output: Path, method: str, **option
     tiny_models.write_tokenizer(folder)
     config = json.loads((folder / "config.json").read_text())
     (folder / "config.json").write_text(json.dumps(config | {"vocab_size": tiny_models.VOCABULARY}))
-    return jobs.run(folder, output, method, GROUPS, **options)
+    return jobs.run(folder, output, method, jobs.CONFIGS[method], **options)
 
 
 @each_method
 @pytest.mark.parametrize("threads", [1, 2])
 def test_the_same_job_gives_the_same_bytes(tmp_path, llama, method, threads) -> None:
     one, two = (
-        jobs.run(llama, tmp_path / name, method, GROUPS, threads=threads).files()
+        jobs.run(llama, tmp_path / name, method, jobs.CONFIGS[method], threads=threads).files()
         for name in ("one", "two")
     )
     assert one == two
@@ -228,7 +228,7 @@ def test_a_weight_that_is_not_finite_is_refused_at_once(
 
 
 def run_order(source: Path, output: Path, method: str, events: list, **options) -> None:
-    spec = specification(source, output, method, GROUPS, calibration=jobs.CALIBRATION, **options)
+    spec = specification(source, output, method, jobs.CONFIGS[method], calibration=jobs.CALIBRATION, **options)
     run(work_order(planned(spec)), on_event=events.append)
 
 
@@ -245,9 +245,9 @@ def test_a_weight_that_is_not_finite_becomes_zero_where_that_is_asked_for(
     spoiled = changed(llama, tmp_path / "spoiled", spoil)
     zeroed = changed(llama, tmp_path / "zeroed", zero)
     job = jobs.run(
-        spoiled, tmp_path / "one", method, GROUPS, allow_non_finite=True, evaluation=None
+        spoiled, tmp_path / "one", method, jobs.CONFIGS[method], allow_non_finite=True, evaluation=None
     )
-    expected = jobs.run(zeroed, tmp_path / "two", method, GROUPS, evaluation=None)
+    expected = jobs.run(zeroed, tmp_path / "two", method, jobs.CONFIGS[method], evaluation=None)
     assert stored_tensors(job.output) == stored_tensors(expected.output)
     (warning,) = (event.warning for event in job.events if isinstance(event, WarningEvent))
     assert warning.reason == "NON_FINITE_WEIGHTS"
@@ -267,7 +267,7 @@ def test_an_evaluation_of_what_is_not_finite_is_left_out(tmp_path, llama) -> Non
     json.loads(job.files()["quantd.json"], parse_constant=pytest.fail)
 
 
-@each_method
+@pytest.mark.parametrize("method", ["gptq", "awq"])  # AQLM leaves experts as they are
 def test_experts_that_see_few_tokens_are_rounded(tmp_path, method) -> None:
     source = jobs.source("qwen3_moe", tmp_path / "source", num_experts=16, num_experts_per_tok=1)
     few = CalibrationConfig(tokens=jobs.token_data(2, 24))
@@ -332,9 +332,9 @@ def test_an_evaluation_without_a_token_to_predict(tmp_path, llama) -> None:
 
 @each_method
 def test_on_a_processor_without_products_of_bfloat16(tmp_path, monkeypatch, llama, method) -> None:
-    usual = jobs.run(llama, tmp_path / "usual", method, GROUPS)
+    usual = jobs.run(llama, tmp_path / "usual", method, jobs.CONFIGS[method])
     monkeypatch.setattr(calibrated, "BF16_FEATURES", frozenset())
-    other = jobs.run(llama, tmp_path / "other", method, GROUPS)
+    other = jobs.run(llama, tmp_path / "other", method, jobs.CONFIGS[method])
     for module, event in usual.linears.items():
         assert other.linears[module].output_error == pytest.approx(event.output_error, rel=0.1)
 
@@ -360,12 +360,17 @@ def test_a_second_moment_beyond_all_range(tmp_path, llama, method) -> None:
         tensors["model.layers.0.mlp.up_proj.weight"] *= 1e19
 
     source = changed(llama, tmp_path / "source", enlarge)
-    leave_out = (
-        {"dynamic": [{"pattern": r"layers\.0\.mlp\.up_proj", "exclude": True}]}
-        if method == "gptq"
-        else {"modules_to_not_convert": ["model.layers.0.mlp.up_proj"], "gptq_solver": True}
-    )
-    job = jobs.run(source, tmp_path / "output", method, GROUPS | leave_out, evaluation=None)
+    leave_out = {
+        "gptq": {"dynamic": [{"pattern": r"layers\.0\.mlp\.up_proj", "exclude": True}]},
+        "awq": {"modules_to_not_convert": ["model.layers.0.mlp.up_proj"], "gptq_solver": True},
+        "aqlm": {
+            "linear_weights_not_to_quantize": [
+                "model.layers.0.mlp.up_proj.weight",
+                "lm_head.weight",
+            ]
+        },
+    }[method]
+    job = jobs.run(source, tmp_path / "output", method, jobs.CONFIGS[method] | leave_out, evaluation=None)
     assert job.warnings == {"model.layers.0.mlp.down_proj": "SECOND_MOMENT_INDEFINITE"}
     record = json.loads(job.files()["quantd.json"], parse_constant=pytest.fail)
     (entry,) = (
@@ -376,6 +381,38 @@ def test_a_second_moment_beyond_all_range(tmp_path, llama, method) -> None:
     assert entry["relative_error"] > 0 and "output_error" not in entry
     for parts in packed_models.packed_modules(stored_tensors(job.output)).values():
         assert np.isfinite(parts["scales"]).all()
+
+
+def test_aqlm_looks_at_no_inputs_when_there_are_few(tmp_path, llama) -> None:
+    few = [CalibrationConfig(tokens=jobs.token_data(1, 24, seed)) for seed in (1, 2)]
+    one, two = (
+        jobs.run(llama, tmp_path / str(number), "aqlm", jobs.CONFIGS["aqlm"], calibration=data)
+        for number, data in enumerate(few)
+    )
+    assert len(one.warnings) == 14
+    assert set(one.warnings.values()) == {"TOO_FEW_TOKENS"}
+    assert stored_tensors(one.output) == stored_tensors(two.output)
+
+
+def test_weights_beyond_the_scales_of_aqlm_are_cut_off(tmp_path, llama) -> None:
+    def enlarge(tensors) -> None:
+        tensors[Q_PROJ][3, 7] = 1e6
+        tensors[Q_PROJ][5] *= 1e18
+
+    source = changed(llama, tmp_path / "source", enlarge)
+    job = jobs.run(source, tmp_path / "output", "aqlm", jobs.CONFIGS["aqlm"], evaluation=None)
+    assert job.warnings == {Q_PROJ.removesuffix(".weight"): "WEIGHTS_SATURATED"}
+    (warning,) = (event.warning for event in job.events if isinstance(event, WarningEvent))
+    assert warning.message.startswith("2 rows of a layer")
+    before, after = stored_tensors(source), packed_models.dequantized(job.output)
+    weight = packed_models.array(before[Q_PROJ])
+    found = after[Q_PROJ]
+    assert np.isfinite(found).all()
+    limit = 65504 / 8  # of 64 weights in a row
+    assert found[3, 7] == pytest.approx(limit, rel=0.1)
+    others = [row for row in range(len(weight)) if row not in (3, 5)]
+    lost = np.square(found[others] - weight[others]).sum()
+    assert lost < np.square(weight[others]).sum()
 
 
 # The process
@@ -438,7 +475,7 @@ def test_cancelled_anywhere_nothing_is_left(tmp_path, llama, method) -> None:
         llama,
         tmp_path / "output",
         method,
-        GROUPS,
+        jobs.CONFIGS[method],
         calibration=jobs.CALIBRATION,
         evaluation=jobs.EVALUATION,
     )

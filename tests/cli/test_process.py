@@ -217,10 +217,10 @@ def test_a_quantization_config_that_will_not_do_ends_the_command(checkpoint, con
     assert "Traceback" not in stderr
 
 
-def test_a_method_that_does_not_run_is_planned_all_the_same(checkpoint):
+def test_what_this_version_does_not_do_is_planned_all_the_same(checkpoint):
     config = (
         '{"quant_method": "aqlm", "in_group_size": 8, "out_group_size": 1, "num_codebooks": 1,'
-        ' "nbits_per_codebook": 8}'
+        ' "nbits_per_codebook": 8, "finetune_max_epochs": 5}'
     )
     code, stdout, stderr = run("plan", str(checkpoint), "--config", config)
     assert code != 0

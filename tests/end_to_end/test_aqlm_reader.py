@@ -1,4 +1,4 @@
-"""Transformers with the package aqlm reads what is written: the logits are those of our own reading.
+"""Transformers with the package aqlm reads what is written: its logits are those of our reading.
 
 With one thread: the package's kernel for CPUs adds up without locks.
 """

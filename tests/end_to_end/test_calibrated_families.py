@@ -1,5 +1,5 @@
-"""GPTQ, AWQ and AQLM on a model of every family: what is written is what was measured, read by code of
-the test's own and run by transformers.
+"""GPTQ, AWQ and AQLM on a model of every family: what is written is what was measured, read by
+code of the test's own and run by transformers.
 """
 
 from __future__ import annotations

@@ -228,7 +228,9 @@ def test_a_weight_that_is_not_finite_is_refused_at_once(
 
 
 def run_order(source: Path, output: Path, method: str, events: list, **options) -> None:
-    spec = specification(source, output, method, jobs.CONFIGS[method], calibration=jobs.CALIBRATION, **options)
+    spec = specification(
+        source, output, method, jobs.CONFIGS[method], calibration=jobs.CALIBRATION, **options
+    )
     run(work_order(planned(spec)), on_event=events.append)
 
 
@@ -245,7 +247,12 @@ def test_a_weight_that_is_not_finite_becomes_zero_where_that_is_asked_for(
     spoiled = changed(llama, tmp_path / "spoiled", spoil)
     zeroed = changed(llama, tmp_path / "zeroed", zero)
     job = jobs.run(
-        spoiled, tmp_path / "one", method, jobs.CONFIGS[method], allow_non_finite=True, evaluation=None
+        spoiled,
+        tmp_path / "one",
+        method,
+        jobs.CONFIGS[method],
+        allow_non_finite=True,
+        evaluation=None,
     )
     expected = jobs.run(zeroed, tmp_path / "two", method, jobs.CONFIGS[method], evaluation=None)
     assert stored_tensors(job.output) == stored_tensors(expected.output)
@@ -370,7 +377,9 @@ def test_a_second_moment_beyond_all_range(tmp_path, llama, method) -> None:
             ]
         },
     }[method]
-    job = jobs.run(source, tmp_path / "output", method, jobs.CONFIGS[method] | leave_out, evaluation=None)
+    job = jobs.run(
+        source, tmp_path / "output", method, jobs.CONFIGS[method] | leave_out, evaluation=None
+    )
     assert job.warnings == {"model.layers.0.mlp.down_proj": "SECOND_MOMENT_INDEFINITE"}
     record = json.loads(job.files()["quantd.json"], parse_constant=pytest.fail)
     (entry,) = (

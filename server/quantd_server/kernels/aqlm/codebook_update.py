@@ -64,8 +64,9 @@ def update_scales(weight: torch.Tensor, gram: torch.Tensor, code: AdditiveCode) 
     wanted = (image * weight).unflatten(0, (len(code.scales), -1)).flatten(1).sum(dim=1)
     energy = (image * unscaled).unflatten(0, (len(code.scales), -1)).flatten(1).sum(dim=1)
     found = wanted / energy
-    # A row that no code can follow keeps its scale.
-    code.scales = torch.where((energy > 0.0) & (found > 0.0), found, code.scales)
+    # A row whose code is zero, or of no use, keeps its scale: the search divides by it. A negative
+    # one is as good as any, until the search finds better codes.
+    code.scales = torch.where((energy > 0.0) & (found != 0.0), found, code.scales)
 
 
 def _inverse_blocks(gram: torch.Tensor, code: AdditiveCode) -> torch.Tensor:

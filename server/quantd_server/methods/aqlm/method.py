@@ -81,7 +81,7 @@ class Aqlm:
             if place.is_linear_module and place.module not in quantized
         ]
         return safetensors_work(
-            _planned(tensors, excluded, quantized, shape),
+            _planned(tensors, excluded, quantized, shape, config.beam_size or 1),
             source,
             aqlm_json(config, kept),
             (
@@ -131,7 +131,11 @@ def stored_tensors(
 
 
 def _planned(
-    tensors: SourceTensors, excluded: frozenset[str], quantized: set[str], shape: CodeShape
+    tensors: SourceTensors,
+    excluded: frozenset[str],
+    quantized: set[str],
+    shape: CodeShape,
+    beam_size: int,
 ) -> Iterator[PlannedTensor]:
     for tensor in tensors.tensors:
         entry = tensor.entry
@@ -146,7 +150,7 @@ def _planned(
                 reason="linear layer",
                 transform="transpose" if tensor.transposed else "copy",
                 block=tensor.block,
-                held_bytes=shape.solving_bytes(tensor.rows, tensor.columns),
+                held_bytes=shape.solving_bytes(tensor.rows, tensor.columns, beam_size),
             )
         elif entry.name in excluded:
             yield kept_tensor(entry, "excluded by linear_weights_not_to_quantize")

@@ -60,15 +60,19 @@ class CodeShape(msgspec.Struct, frozen=True, kw_only=True):
         vectors = self.codebooks * 2**self.bits * self.in_group * self.out_group
         return codes + FLOAT16_BITS * (vectors + rows // self.out_group)
 
-    def solving_bytes(self, rows: int, columns: int) -> int:
+    def solving_bytes(self, rows: int, columns: int, beam_size: int) -> int:
         """Memory that solving a weight takes besides copies of the weight and of the second
-        moment: the code, tables of the search, and errors of pairs of codebooks.
+        moment: the code, and the tables of k-means or of the search.
         """
         size = 2**self.bits
         groups = self.groups(rows, columns)
-        vectors = _FLOAT32 * self.codebooks * size * self.in_group * self.out_group
-        table = min(TABLE_BYTES, _FLOAT32 * size * groups)
-        pairs = self.codebooks * (self.codebooks - 1) // 2 * _FLOAT32 * size**2
-        shares = _FLOAT32 * size * (columns // self.in_group)
+        row_table = _FLOAT32 * size * (rows // self.out_group)
+        distances = 2 * min(TABLE_BYTES, _FLOAT32 * size * groups)
+        errors = (
+            self.codebooks * min(TABLE_BYTES, row_table)
+            + 3 * min(TABLE_BYTES, row_table * beam_size)
+            + self.codebooks * (self.codebooks - 1) // 2 * _FLOAT32 * size**2
+        )
         codes = 2 * _FLOAT32 * groups * self.codebooks
-        return codes + 6 * vectors + max(shares, 4 * table + pairs)
+        vectors = _FLOAT32 * self.codebooks * size * self.in_group * self.out_group
+        return codes + 6 * vectors + max(distances, errors)

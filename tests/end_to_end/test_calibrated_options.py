@@ -1,4 +1,4 @@
-"""The options of GPTQ and AWQ in whole jobs: what is written is what was measured."""
+"""The options of GPTQ, AWQ and AQLM in whole jobs: what is written is what was measured."""
 
 from __future__ import annotations
 
@@ -6,6 +6,7 @@ import json
 import re
 from pathlib import Path
 
+import msgspec
 import numpy as np
 import pytest
 from tests import calibrated_jobs as jobs
@@ -13,6 +14,8 @@ from tests import packed_models
 from tests.quantizing import stored_tensors
 
 pytestmark = pytest.mark.filterwarnings("ignore:.*:FutureWarning", "ignore:.*:UserWarning")
+
+V_PROJ = "model.layers.1.self_attn.v_proj.weight"
 
 GPTQ = {
     "sym": {"sym": True},
@@ -42,6 +45,21 @@ AWQ = {
     "no-duo": {"duo_scaling": False},
     "solver-no-clip": {"gptq_solver": True, "apply_clip": False},
     "coarse": {"n_grid": 4, "max_shrink": 0.2},
+}
+# What looks at all pairs has no beam, so all have three codebooks.
+AQLM = {
+    "plain": {},
+    "four": {"num_codebooks": 4},
+    "5-bit": {"nbits_per_codebook": 5},
+    "narrow": {"in_group_size": 4},
+    "tall": {"out_group_size": 2},
+    "impatient": {"relative_mse_tolerance": 0.5},
+    "one-epoch": {"max_epochs": 1},
+    "two-steps": {"steps_per_epoch": 2},
+    "beam": {"beam_size": 4},
+    "few-iterations": {"init_max_iter": 1},
+    "few-points": {"init_max_points_per_centroid": 4},
+    "without": {"linear_weights_not_to_quantize": ["lm_head.weight", V_PROJ]},
 }
 
 
@@ -100,6 +118,34 @@ def test_awq(tmp_path, source, config) -> None:
     job = jobs.run(source, tmp_path / "output", "awq", {"group_size": 32} | config)
     check(source, job, tmp_path)
     assert len(packed_models.packed_modules(stored_tensors(job.output))) == 14
+
+
+@pytest.mark.parametrize("config", AQLM.values(), ids=AQLM)
+def test_aqlm(tmp_path, source, config) -> None:
+    codes = {"num_codebooks": 3, "nbits_per_codebook": 4}
+    job = jobs.run(source, tmp_path / "output", "aqlm", codes | config)
+    check(source, job, tmp_path)
+    left_out = config.get("linear_weights_not_to_quantize", [])
+    modules = packed_models.packed_modules(stored_tensors(job.output))
+    assert len(modules) == (13 if left_out else 14)
+    assert all(
+        stored_tensors(job.output)[name] == stored_tensors(source)[name] for name in left_out
+    )
+
+
+def test_options_of_aqlm_change_the_result(tmp_path, source) -> None:
+    codes = {"num_codebooks": 3, "nbits_per_codebook": 4}
+    found: dict[bytes, str] = {}
+    for name, config in AQLM.items():
+        job = jobs.run(source, tmp_path / name, "aqlm", codes | config, evaluation=None)
+        weights = packed_models.dequantized(job.output)
+        key = b"".join(weights[module].tobytes() for module in sorted(weights))
+        assert key not in found, f"{name} is {found[key]}"
+        found[key] = name
+    seeded = msgspec.structs.replace(jobs.CALIBRATION, seed=7)
+    job = jobs.run(source, tmp_path / "seed", "aqlm", codes, calibration=seeded, evaluation=None)
+    weights = packed_models.dequantized(job.output)
+    assert b"".join(weights[module].tobytes() for module in sorted(weights)) not in found
 
 
 def test_options_change_the_result(tmp_path, source) -> None:

@@ -12,10 +12,7 @@ from safetensors.torch import save_file
 from tests import calibrated_jobs as jobs
 from tests.quantizing import real_model
 
-from quantd_server.calibration.config import (
-    CalibrationBuiltin,
-    CalibrationConfig,
-)
+from quantd_server.calibration.config import CalibrationBuiltin, CalibrationConfig
 
 pytestmark = pytest.mark.slow
 
@@ -43,7 +40,7 @@ def first_blocks(source: Path, folder: Path, count: int) -> Path:
 
 def test_two_codebooks_of_8_bits_are_far_better_than_gptq_with_2_bits(tmp_path) -> None:
     source = first_blocks(real_model(), tmp_path / "source", 1)
-    errors, bits = {}, {}
+    errors, sizes = {}, {}
     for method, config in (
         ("gptq", {"bits": 2, "group_size": 64}),
         ("aqlm", {"num_codebooks": 2, "nbits_per_codebook": 8}),
@@ -61,8 +58,9 @@ def test_two_codebooks_of_8_bits_are_far_better_than_gptq_with_2_bits(tmp_path) 
         events = job.linears
         assert all(event.output_error < event.rounding_output_error for event in events.values())
         errors[method] = {module: event.output_error for module, event in events.items()}
-        bits[method] = sum(event.size_bytes for event in events.values())
+        sizes[method] = sum(event.size_bytes for event in events.values())
     assert errors["aqlm"].keys() == errors["gptq"].keys()
     ratios = [errors["aqlm"][module] / error for module, error in errors["gptq"].items()]
-    assert max(ratios) < 0.8 and np.mean(ratios) < 0.6
-    assert bits["aqlm"] < 1.15 * bits["gptq"]
+    # Measured: 0.56 in the mean, 0.77 for up_proj.
+    assert max(ratios) < 0.85 and np.mean(ratios) < 0.65
+    assert sizes["aqlm"] < sizes["gptq"]

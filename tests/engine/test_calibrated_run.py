@@ -181,7 +181,9 @@ def test_a_worker_that_goes_on_ends_with_the_same_bytes(tmp_path, llama, method,
 
     def order(name: str) -> WorkOrder:
         output = tmp_path / name / "model"
-        spec = specification(llama, output, method, GROUPS, calibration=jobs.CALIBRATION)
+        spec = specification(
+            llama, output, method, jobs.CONFIGS[method], calibration=jobs.CALIBRATION
+        )
         return msgspec.structs.replace(work_order(planned(spec)), recoverable=True)
 
     cancelled, seen = threading.Event(), []

@@ -31,6 +31,9 @@ _BLOCK_COLUMNS = 128
 _PAIR_SIZES = range(TOGETHER, 257, TOGETHER)
 """Vectors of a codebook for which all pairs are looked at."""
 
+_FEWEST_ROWS = 256
+"""That are worth a thread."""
+
 _TABLE_BYTES = 64 << 20
 """Of the table of errors of some rows for all vectors of a codebook."""
 
@@ -125,7 +128,7 @@ def _best_pairs(tables: _Tables, threads: int) -> torch.Tensor:
     first, second = (table.numpy() for table in tables.linear)
     pairs = tables.pairs[0, 1].contiguous().numpy()
     found = np.zeros((rows, 2), np.int64)
-    share = -(-rows // (threads * LANES)) * LANES
+    share = max(_FEWEST_ROWS, -(-rows // (threads * LANES)) * LANES)
     if threads == 1 or share >= rows:
         _search_pairs(first, second, pairs, 0, rows, found)
     else:

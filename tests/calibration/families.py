@@ -58,6 +58,10 @@ FAMILIES: dict[str, dict[str, Any]] = {
     },
     "apertus": COMMON,  # Its activation function has buffers.
     "gpt_neox": COMMON,
+    "phi": COMMON,  # Attention and MLP beside each other; the head has a bias.
+}
+
+CONFIGS = FAMILIES | {
     "gemma4_text": COMMON
     | {
         "num_hidden_layers": 4,
@@ -68,14 +72,14 @@ FAMILIES: dict[str, dict[str, Any]] = {
         "num_kv_shared_layers": 0,
         "vocab_size_per_layer_input": VOCABULARY,
     },
-    "phi": COMMON,  # Attention and MLP beside each other; the head has a bias.
 }
+"""And one whose blocks hand on more than states, so that it cannot be walked."""
 
 
 def make(family: str, folder: Path, *, seed: int = 0, **changes: Any) -> PreTrainedModel:
     """A model in float32, its checkpoint written to ``folder``."""
     torch.manual_seed(seed)
-    config = CONFIG_MAPPING[family](**(FAMILIES[family] | changes))
+    config = CONFIG_MAPPING[family](**(CONFIGS[family] | changes))
     model = AutoModelForCausalLM.from_config(config, dtype=torch.float32).eval()
     with torch.no_grad():
         for parameter in model.parameters():

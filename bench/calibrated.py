@@ -169,8 +169,10 @@ def _run_peer(python: str, peer: str, model: Path, outputs: Path, tokens: Path) 
     script = Path(__file__).with_name("gptqmodel_peer.py")
     arguments = [peer, str(model), str(output), str(tokens), str(GROUP_SIZE)]
     try:
-        # -P: else this folder comes first, and its inspect.py hides the standard library's.
-        return measure([python, "-P", str(script), *arguments], timeout=7200.0)
+        # -P: else this folder comes first, and its inspect.py hides the standard library's. The
+        # peer writes logs where it is started.
+        command = [python, "-P", str(script), *arguments]
+        return measure(command, timeout=7200.0, folder=outputs)
     finally:
         remove(output)
 

@@ -83,15 +83,17 @@ class Measured:
     """What the program said of itself."""
 
 
-def measure(command: Sequence[str], *, timeout: float = 3600.0) -> Measured:
-    """Runs a program that prints one line of JSON at its end.
+def measure(
+    command: Sequence[str], *, timeout: float = 3600.0, folder: Path = REPOSITORY
+) -> Measured:
+    """Runs a program in ``folder`` that prints one line of JSON at its end.
 
     Raises:
         BenchError: It failed.
     """
     with tempfile.TemporaryFile() as errors, tempfile.TemporaryFile() as output:
         start = time.perf_counter()
-        process = subprocess.Popen(command, stdout=output, stderr=errors, cwd=REPOSITORY)
+        process = subprocess.Popen(command, stdout=output, stderr=errors, cwd=folder)
         killer = threading.Timer(timeout, process.kill)
         killer.start()
         # The kernel's own count for exactly this process; ours would end with the last sample.

@@ -22,10 +22,11 @@ from quantd import v1
 
 NOTES = """\
 wall: from the request to the last event, or from the start of the peer's process to its end, with
-start-up and writing. peak: largest resident memory of the process that quantizes. Both get the same
-token sequences. Perplexities are quantd's own, of the source and of what was written, on text that
-was not calibrated with; they are measured in a job of their own, which is not timed. Ratios above 1
-are in favour of quantd. GPTQModel runs with the Python that QUANTD_GPTQMODEL_PYTHON names."""
+start-up and writing. CPU: what all processors worked for it, ours with the server. peak: largest
+resident memory of the process that quantizes. Both get the same token sequences. Perplexities are
+quantd's own, of the source and of what was written, on text that was not calibrated with; they are
+measured in a job of their own, which is not timed. Ratios above 1 are in favour of quantd.
+GPTQModel runs with the Python that QUANTD_GPTQMODEL_PYTHON names."""
 
 SAMPLES = 64
 LENGTH = 512
@@ -111,7 +112,8 @@ def main(
             tokens = _tokens_file(model, calibration, outputs, samples)
             for case in chosen:
                 took = measured[case.name]
-                result = _run_ours(running, case, model, outputs, data, held_out)[2]
+                _, prediction, result = _run_ours(running, case, model, outputs, data, held_out)
+                predictions.append(prediction)
                 source_perplexity = result.evaluation.source_perplexity
                 took.perplexity = result.evaluation.perplexity
                 took.kl_divergence = result.evaluation.kl_divergence
@@ -128,8 +130,8 @@ def main(
     print_table(
         f"{samples} x {LENGTH} tokens, group size {GROUP_SIZE}; perplexity of the source "
         f"{source_perplexity:.2f}; median of {runs} run(s)",
-        ["", "perplexity", "KL", "wall s", "peak MB", "GPTQModel wall s", "peak MB"]
-        + ["time ratio", "memory ratio"],
+        ["", "perplexity", "KL", "wall s", "CPU s", "peak MB"]
+        + ["GPTQModel wall s", "CPU s", "peak MB", "time ratio", "CPU ratio", "memory ratio"],
         [_row(name, took) for name, took in measured.items()],
         notes=NOTES,
     )
@@ -146,7 +148,14 @@ def _run_ours(
 ) -> tuple[Measured, Prediction, v1.QuantizationResult]:
     output = outputs / "ours"
     with quantd.Client(running.address) as client, WorkerWatch(running.pid) as watch:
-        plan = client.plan(model, case.method, output=output, tensors=False, calibration=data).plan
+        plan = client.plan(
+            model,
+            case.method,
+            output=output,
+            tensors=False,
+            calibration=data,
+            evaluation=held_out,
+        ).plan
         start = time.perf_counter()
         result = client.quantize(
             model, output, case.method, calibration=data, evaluation=held_out
@@ -155,13 +164,13 @@ def _run_ours(
     remove(output)
     prediction = Prediction(
         model=model.name,
-        case=case.name,
+        case=f"{case.name}, evaluated" if held_out else case.name,
         planned_size=plan.output_bytes,
         size=result.output_bytes,
         planned_peak=plan.peak_memory_bytes,
         peak=result.peak_memory_bytes,
     )
-    return Measured(wall, watch.peak_memory), prediction, result
+    return Measured(wall, watch.peak_memory, watch.cpu), prediction, result
 
 
 def _run_peer(python: str, peer: str, model: Path, outputs: Path, tokens: Path) -> Measured:
@@ -202,22 +211,27 @@ def _copied(text: Path, folder: Path) -> Path:
 
 def _row(name: str, took: Runs) -> list[str]:
     wall = statistics.median(run.wall for run in took.ours)
+    cpu = statistics.median(run.cpu for run in took.ours)
     peak = statistics.median(run.peak_memory for run in took.ours)
     cells = [
         name,
         f"{took.perplexity:.2f}",
         f"{took.kl_divergence:.3f}",
         f"{wall:.0f}",
+        f"{cpu:.0f}",
         f"{peak / MEGABYTE:.0f}",
     ]
     if not took.peer:
-        return [*cells, "", "", "", ""]
+        return [*cells, *[""] * 6]
     peer_wall = statistics.median(run.wall for run in took.peer)
+    peer_cpu = statistics.median(run.cpu for run in took.peer)
     peer_peak = statistics.median(run.peak_memory for run in took.peer)
     return [
         *cells,
         f"{peer_wall:.0f}",
+        f"{peer_cpu:.0f}",
         f"{peer_peak / MEGABYTE:.0f}",
         f"{peer_wall / wall:.1f}",
+        f"{peer_cpu / cpu:.1f}",
         f"{peer_peak / peak:.1f}",
     ]

@@ -79,6 +79,8 @@ class Measured:
     """Seconds."""
     peak_memory: int
     """Bytes, the largest resident memory."""
+    cpu: float = 0.0
+    """Seconds that processors worked for it; a busy machine changes it less than ``wall``."""
     report: dict[str, Any] = field(default_factory=dict)
     """What the program said of itself."""
 
@@ -107,31 +109,48 @@ def measure(
             raise BenchError(f"{command[1:4]} ended with status {process.returncode}:\n{said}")
         output.seek(0)
         report = json.loads(output.read().splitlines()[-1])
-    return Measured(wall, usage.ru_maxrss * 1024, report)
+    cpu = usage.ru_utime + usage.ru_stime
+    return Measured(wall, usage.ru_maxrss * 1024, cpu, report)
 
 
 class WorkerWatch:
-    """Looks at the server's workers while a job runs; `peak_memory` is the largest seen, bytes."""
+    """Looks at the server's workers while a job runs.
+
+    `peak_memory` is the largest seen, bytes; `cpu` what the server and its workers took, seconds.
+    """
 
     def __init__(self, server_pid: int) -> None:
         self.peak_memory = 0
+        self.cpu = 0.0
         self._server_pid = server_pid
         self._done = threading.Event()
         self._thread = threading.Thread(target=self._watch, daemon=True)
 
     def __enter__(self) -> Self:
+        self._before = cpu_seconds(self._server_pid)
         self._thread.start()
         return self
 
     def __exit__(self, *_: object) -> None:
+        # The kernel counts a worker's time once the server has seen its end.
+        deadline = time.perf_counter() + START_TIMEOUT
+        while self._workers() and time.perf_counter() < deadline:
+            time.sleep(SAMPLING_INTERVAL)
         self._done.set()
         self._thread.join()
+        self.cpu = cpu_seconds(self._server_pid) - self._before
+
+    def _workers(self) -> list[int]:
+        return [
+            pid
+            for pid in children(self._server_pid)
+            if "quantd_server.engine.worker" in command_line(pid)
+        ]
 
     def _watch(self) -> None:
         while not self._done.wait(SAMPLING_INTERVAL):
-            for pid in children(self._server_pid):
-                if "quantd_server.engine.worker" in command_line(pid):
-                    self.peak_memory = max(self.peak_memory, memory(pid, "VmHWM"))
+            for pid in self._workers():
+                self.peak_memory = max(self.peak_memory, memory(pid, "VmHWM"))
 
 
 def children(pid: int) -> list[int]:
@@ -140,6 +159,14 @@ def children(pid: int) -> list[int]:
         lists = Path(f"/proc/{pid}/task").glob("*/children")
         return [int(child) for text in lists for child in text.read_text().split()]
     return []
+
+
+def cpu_seconds(pid: int) -> float:
+    """Processor time of a process and of those children whose end it has seen; 0 when ended."""
+    with contextlib.suppress(OSError):
+        fields = Path(f"/proc/{pid}/stat").read_text().rpartition(")")[2].split()
+        return sum(map(int, fields[11:15])) / os.sysconf("SC_CLK_TCK")
+    return 0.0
 
 
 def command_line(pid: int) -> str:

@@ -137,7 +137,7 @@ def run_ours(
         planned_peak=plan.peak_memory_bytes,
         peak=result.peak_memory_bytes,
     )
-    return Measured(wall, watch.peak_memory, report), prediction
+    return Measured(wall, watch.peak_memory, watch.cpu, report), prediction
 
 
 def run_peer(peer: tuple[str, str], source: Path, outputs: Path) -> Measured:

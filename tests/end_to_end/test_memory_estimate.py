@@ -7,6 +7,7 @@ from __future__ import annotations
 
 import json
 import os
+import random
 import subprocess
 import sys
 from pathlib import Path
@@ -15,6 +16,8 @@ import msgspec
 import pytest
 from tests import hosts, tiny_models
 from tests.quantizing import planned, specification, work_order
+
+from quantd_server.calibration.config import CalibrationConfig, EvaluationConfig
 
 METHODS = {
     "int8": ("bitsandbytes_8bit", {}),
@@ -26,6 +29,12 @@ METHODS = {
     "BF16": ("gguf", {"file_type": "BF16"}),
 }
 
+CALIBRATED = {
+    "gptq": ("gptq", {"bits": 4, "group_size": 128}),
+    "gptq-head": ("gptq", {"bits": 4, "group_size": 128, "lm_head": True}),
+    "awq": ("awq", {"bits": 4, "group_size": 128}),
+}
+
 
 @pytest.fixture(scope="module")
 def source(tmp_path_factory) -> Path:
@@ -33,11 +42,20 @@ def source(tmp_path_factory) -> Path:
     return tiny_models.write(folder, hidden=2048, intermediate=4096, layers=2, heads=16)
 
 
-def measure(source: Path, output: Path, method: str, config: dict, threads: int) -> tuple[int, int]:
-    """What the plan says, and what the worker says."""
+def tokens(sequences: int, length: int) -> dict:
+    """Data for a job, of random token ids."""
+    generator = random.Random(sequences)
+    ids = [generator.choices(range(tiny_models.VOCABULARY), k=length) for _ in range(sequences)]
+    return {"tokens": {"sequences": [{"ids": sequence} for sequence in ids]}}
+
+
+def measure(
+    source: Path, output: Path, method: str, config: dict, threads: int, **data: msgspec.Struct
+) -> tuple[int, int]:
+    """What the plan says, and what the worker says. ``data``: other fields of the spec."""
     cpu = msgspec.structs.replace(hosts.NO_GPU.cpu, usable_cores=threads)
     host = msgspec.structs.replace(hosts.NO_GPU, cpu=cpu)
-    report = planned(specification(source, output, method, config), host)
+    report = planned(specification(source, output, method, config, **data), host)
     process = subprocess.Popen(
         [sys.executable, "-m", "quantd_server.engine.worker"],
         stdin=subprocess.PIPE,
@@ -65,3 +83,16 @@ def test_the_estimate_holds(tmp_path, monkeypatch, source, method, config) -> No
     assert all(1 <= ratio <= 1.3 for _, _, ratio in runs.values()), runs
     assert runs["cold"][0] > runs["warm"][0]
     assert runs["warm, one thread"][0] < runs["warm"][0] < runs["warm, four"][0]
+
+
+@pytest.mark.slow
+@pytest.mark.parametrize("evaluated", [False, True], ids=["", "evaluated"])
+@pytest.mark.parametrize(("method", "config"), CALIBRATED.values(), ids=CALIBRATED)
+def test_the_estimate_of_a_calibrated_job_holds(
+    tmp_path, source, method, config, evaluated
+) -> None:
+    data = {"calibration": msgspec.convert(tokens(32, 128), CalibrationConfig)}
+    if evaluated:
+        data["evaluation"] = msgspec.convert(tokens(16, 128), EvaluationConfig)
+    estimate, measured = measure(source, tmp_path / "output", method, config, 2, **data)
+    assert 1 <= estimate / measured <= 1.3, (estimate, measured)

@@ -14,6 +14,7 @@ import torch
 
 from quantd_server.calibration.activations import ActivationStore
 from quantd_server.calibration.interception import Forward, forwards
+from quantd_server.calibration.memory import HEAD_SLICE_BYTES, LOGIT_SLICE_BYTES
 from quantd_server.calibration.model import BlockwiseModel
 from quantd_server.calibration.walk import (
     default_step_tokens,
@@ -21,12 +22,6 @@ from quantd_server.calibration.walk import (
     never_cancelled,
     no_progress,
 )
-
-HEAD_SLICE_BYTES = 32 << 20
-"""Of a slice of the head, as float32."""
-
-LOGIT_SLICE_BYTES = 16 << 20
-"""Of the logits of one model at once, as float32."""
 
 
 class Comparison(msgspec.Struct, frozen=True, kw_only=True):

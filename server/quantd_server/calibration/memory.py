@@ -13,6 +13,15 @@ ACTIVATION_BYTES = 64 << 20
 """Activations that a job keeps in memory; the rest goes to disk. With four times as much a job was
 not measurably faster: what was written lately is still in the system's cache."""
 
+HEAD_SLICE_BYTES = 8 << 20
+"""Of a slice of the output head in an evaluation, as float32."""
+
+LOGIT_SLICE_BYTES = 8 << 20
+"""Of the logits of one model at once, as float32."""
+
+_LOGIT_COPIES = 8
+"""Both models', their exponentials and differences, and what sums in float64 make of them."""
+
 _FLOAT32 = 4
 _TEMPORARIES = 8
 """Tensors as wide as the widest linear that a step holds at once, in units of float32: what goes
@@ -48,3 +57,27 @@ def walk_memory_bytes(
     weights = block_bytes + 2 * _FLOAT32 * largest
     step = _FLOAT32 * tokens * (widest * _TEMPORARIES + hidden * 4)
     return RUNTIME_BYTES + weights + statistics + step + budget_bytes + surrounding_bytes
+
+
+def evaluation_memory_bytes(
+    *,
+    linears: Mapping[str, tuple[int, int]],
+    block_bytes: int,
+    sequence_length: int,
+    hidden: int,
+    budget_bytes: int,
+) -> int:
+    """Peak resident memory of an evaluation; arguments as for ``walk_memory_bytes``.
+
+    Of the block that is run all weights are in memory as readers of the result compute with them:
+    in float32. No statistics are made.
+    """
+    weights = sum(rows * columns for rows, columns in linears.values())
+    walk = walk_memory_bytes(
+        linears=linears,
+        block_bytes=block_bytes + _FLOAT32 * weights,
+        sequence_length=sequence_length,
+        hidden=hidden,
+        budget_bytes=budget_bytes,
+    )
+    return walk + 4 * HEAD_SLICE_BYTES + _LOGIT_COPIES * LOGIT_SLICE_BYTES

@@ -22,7 +22,7 @@ from quantd_server.calibration.parameters import CheckpointParameters
 from quantd_server.checkpoint.huggingface import HuggingFaceCheckpoint
 from quantd_server.checkpoint.output import Output
 from quantd_server.checkpoint.reading import TensorReader
-from quantd_server.engine.allocator import separate_large_tensors
+from quantd_server.engine.allocator import return_free_memory, separate_large_tensors
 from quantd_server.engine.blockwise import BlockwiseRun
 from quantd_server.engine.chunks import ChunkWorker
 from quantd_server.engine.events import Evaluation, Stage, StageEvent, WarningEvent
@@ -73,6 +73,7 @@ class CalibratedWork:
         """
         yield self._enter("CALIBRATING")
         data = self._read_data()
+        return_free_memory()  # a text's tokens take many times its size while they are made
         yield data.usage
         yield self._enter("QUANTIZING")
         tasks = [task for task in work.tasks if task.block is not None]
@@ -124,7 +125,7 @@ class CalibratedWork:
                 BlockwiseModel(self._checkpoint.config, result, device=self._device),
                 sequences,
                 store=store,
-                on_progress=self._state.set_fraction,
+                on_progress=self._on_evaluated,
                 check_cancelled=self._check_cancelled,
             ).run()
         if not all(map(math.isfinite, msgspec.structs.astuple(found))):
@@ -136,6 +137,10 @@ class CalibratedWork:
             top_token_agreement=found.top_token_agreement,
             tokens=found.tokens,
         )
+
+    def _on_evaluated(self, fraction: float) -> None:
+        self._state.set_fraction(fraction)
+        return_free_memory()
 
     def _store(self) -> ActivationStore:
         return ActivationStore(ACTIVATION_BYTES, self._output.working, self._device)

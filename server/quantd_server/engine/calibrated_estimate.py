@@ -10,7 +10,11 @@ from collections import defaultdict
 from collections.abc import Iterable, Mapping
 
 from quantd_server.calibration.config import CalibrationUsage
-from quantd_server.calibration.memory import ACTIVATION_BYTES, walk_memory_bytes
+from quantd_server.calibration.memory import (
+    ACTIVATION_BYTES,
+    evaluation_memory_bytes,
+    walk_memory_bytes,
+)
 from quantd_server.methods.base import TensorTask
 
 SOLVER_BYTES = 110_000_000
@@ -35,7 +39,7 @@ def calibrated_peak_bytes(tasks: Iterable[TensorTask], usage: CalibrationUsage) 
     walk = walk_memory_bytes(
         linears=linears,
         block_bytes=stored,
-        sequence_length=-(-usage.tokens // max(1, usage.samples_usable)),
+        sequence_length=_length(usage),
         hidden=_hidden(linears),
         # Once more for what the allocator keeps of those that were freed: they come and go.
         budget_bytes=2 * activations,
@@ -44,12 +48,36 @@ def calibrated_peak_bytes(tasks: Iterable[TensorTask], usage: CalibrationUsage) 
     return walk + SOLVER_BYTES + _solving_bytes(linears) + held
 
 
+def evaluation_peak_bytes(tasks: Iterable[TensorTask], usage: CalibrationUsage) -> int:
+    """Estimated largest resident memory while a result is measured; 0 as above.
+
+    ``usage``: of the text to measure on.
+    """
+    linears, stored = _largest_block(tasks)
+    if not linears:
+        return 0
+    hidden = _hidden(linears)
+    activations = min(ACTIVATION_BYTES, 2 * usage.tokens * FLOAT32 * hidden)
+    return SOLVER_BYTES + evaluation_memory_bytes(
+        linears=linears,
+        block_bytes=stored,
+        sequence_length=_length(usage),
+        hidden=hidden,
+        budget_bytes=2 * activations,
+    )
+
+
 def spilled_bytes(tasks: Iterable[TensorTask], usage: CalibrationUsage) -> int:
     """Disk that activations take beyond the memory for them."""
     linears, _ = _largest_block(tasks)
     if not linears:
         return 0
     return max(0, _activation_bytes(linears, usage.tokens) - ACTIVATION_BYTES)
+
+
+def _length(usage: CalibrationUsage) -> int:
+    """Of a sequence, in tokens."""
+    return -(-usage.tokens // max(1, usage.samples_usable))
 
 
 def _largest_block(tasks: Iterable[TensorTask]) -> tuple[Mapping[str, tuple[int, int]], int]:

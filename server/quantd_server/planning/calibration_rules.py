@@ -31,6 +31,8 @@ class DataPlan(msgspec.Struct, frozen=True, kw_only=True):
     """With the defaults of `calibration` and `evaluation` filled in."""
     usage: CalibrationUsage | None = None
     """Of the calibration data; None for a method that needs none."""
+    evaluation_usage: CalibrationUsage | None = None
+    """Of the text to measure on, if that is asked for."""
     paths: dict[str, str] = {}
     """Real path of each file by its URI."""
     findings: tuple[Finding, ...] = ()
@@ -49,13 +51,14 @@ def plan_data(
     calibration = resolve_calibration(spec.calibration, model.context_length)
     reading = _Reading(checkpoint.directory, roots, model.context_length, model.vocab_size)
     data = reading.read("spec.calibration", calibration, read_calibration)
-    evaluation = spec.evaluation
+    evaluation, measured = spec.evaluation, None
     if evaluation is not None:
         evaluation = resolve_evaluation(evaluation, model.context_length)
-        reading.read("spec.evaluation", evaluation, read_evaluation)
+        measured = reading.read("spec.evaluation", evaluation, read_evaluation)
     return DataPlan(
         spec=msgspec.structs.replace(spec, calibration=calibration, evaluation=evaluation),
         usage=data.usage if data else _nothing(calibration),
+        evaluation_usage=measured.usage if measured else None,
         paths=reading.paths,
         findings=(*_noticed(spec), *reading.findings),
     )

@@ -7,9 +7,12 @@ from pathlib import Path
 
 import msgspec
 
-from quantd_server.calibration.config import CalibrationUsage
 from quantd_server.checkpoint.opening import Checkpoint, open_checkpoint
-from quantd_server.engine.calibrated_estimate import calibrated_peak_bytes, spilled_bytes
+from quantd_server.engine.calibrated_estimate import (
+    calibrated_peak_bytes,
+    evaluation_peak_bytes,
+    spilled_bytes,
+)
 from quantd_server.engine.estimate import peak_memory_bytes
 from quantd_server.engine.fingerprint import source_fingerprint
 from quantd_server.engine.specification import DeviceKind, QuantizationSpec, work_options
@@ -20,7 +23,7 @@ from quantd_server.methods.base import TensorTask, WorkOptions, WorkPlan
 from quantd_server.methods.configs import MethodConfig
 from quantd_server.methods.registry import ALL_METHODS
 from quantd_server.planning.artifact import planned_artifact
-from quantd_server.planning.calibration_rules import plan_data
+from quantd_server.planning.calibration_rules import DataPlan, plan_data
 from quantd_server.planning.capability_report import unmet_on_device, usable_devices
 from quantd_server.planning.inspection import existing_quantization
 from quantd_server.planning.output_rules import output_findings
@@ -90,7 +93,7 @@ def plan(
     return PlanReport(
         spec=spec,
         findings=tuple(findings),
-        plan=_summary(spec, work, threads or host.cpu.usable_cores, data.usage)
+        plan=_summary(spec, work, threads or host.cpu.usable_cores, data)
         if work and work.tasks
         else None,
         tensors=tuple(_tensor_plans(work.tasks[offset : offset + page_size])) if work else (),
@@ -137,17 +140,17 @@ def _choose_device(spec: QuantizationSpec, host: Host) -> tuple[DeviceKind, list
     ]
 
 
-def _summary(
-    spec: QuantizationSpec, work: WorkPlan, threads: int, calibration: CalibrationUsage | None
-) -> Plan:
+def _summary(spec: QuantizationSpec, work: WorkPlan, threads: int, data: DataPlan) -> Plan:
     kept = [task for task in work.tasks if task.action != "DROP"]
     elements = sum(task.element_count for task in work.tasks if task.source)
     output_bytes = sum(file.size for file in work.files)
     peak = peak_memory_bytes(work, threads, spec.device or "CPU")
     scratch = output_bytes
-    if calibration is not None:
-        peak = max(peak, calibrated_peak_bytes(work.tasks, calibration))
-        scratch += spilled_bytes(work.tasks, calibration)
+    if data.usage is not None:
+        peak = max(peak, calibrated_peak_bytes(work.tasks, data.usage))
+        scratch += spilled_bytes(work.tasks, data.usage)
+    if data.evaluation_usage is not None:
+        peak = max(peak, evaluation_peak_bytes(work.tasks, data.evaluation_usage))
     return Plan(
         method=spec.method,
         device=spec.device or "CPU",
@@ -161,7 +164,7 @@ def _summary(
         bits_per_weight=8 * output_bytes / elements if elements else 0.0,
         peak_memory_bytes=peak,
         scratch_bytes=scratch,
-        calibration=calibration,
+        calibration=data.usage,
     )
 
 

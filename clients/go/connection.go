@@ -114,11 +114,15 @@ func (s *settings) callStream(
 	if err != nil {
 		return nil, errorOfCall(ctx, err, nil)
 	}
-	return typedStream{opened}, nil
+	return typedStream{opened, ctx}, nil
 }
 
 // typedStream is a stream whose errors are an [*Error].
-type typedStream struct{ grpc.ClientStream }
+type typedStream struct {
+	grpc.ClientStream
+	// ctx is the caller's. That of the stream ends whenever the stream does.
+	ctx context.Context
+}
 
 func (s typedStream) SendMsg(message any) error {
 	return s.typed(s.ClientStream.SendMsg(message), nil)
@@ -135,5 +139,5 @@ func (s typedStream) typed(err error, trailer metadata.MD) error {
 	if err == nil || err == io.EOF {
 		return err
 	}
-	return errorOfCall(s.Context(), err, trailer)
+	return errorOfCall(s.ctx, err, trailer)
 }

@@ -4,6 +4,7 @@ import (
 	"context"
 	"crypto/rand"
 	"fmt"
+	"io"
 	"time"
 
 	"google.golang.org/grpc"
@@ -130,10 +131,10 @@ func (c *Client) Quantize(
 	}
 	follower := newFollower(c.settings.reconnect, 0)
 	for {
-		first, err := c.firstEvent(ctx, request)
+		made, err := c.submit(ctx, request)
 		if err == nil {
-			follower.accept(first)
-			return &Job{client: c, name: first.GetSnapshot().GetName(), follower: follower}, nil
+			follower.job = made
+			return &Job{client: c, name: made.GetName(), follower: follower}, nil
 		}
 		lost := failureOf(err)
 		if !lost.connectionLost() {
@@ -149,10 +150,11 @@ func (c *Client) Quantize(
 	}
 }
 
-// firstEvent starts the job of a request, or finds it, and leaves its stream again.
-func (c *Client) firstEvent(
+// submit starts the job of a request, or finds it. It leaves the stream after the first event: whoever
+// wants to see the events watches the job.
+func (c *Client) submit(
 	ctx context.Context, request *quantdv1.QuantizeRequest,
-) (*quantdv1.JobEvent, error) {
+) (*quantdv1.Job, error) {
 	ctx, leave := context.WithCancel(ctx)
 	defer leave()
 	stream, err := c.quantization.Quantize(ctx, request)
@@ -160,13 +162,10 @@ func (c *Client) firstEvent(
 		return nil, err
 	}
 	answer, err := stream.Recv()
-	if err != nil {
-		return nil, err
+	if err == io.EOF {
+		return nil, unavailable("the stream ended before the job began")
 	}
-	if answer.GetEvent().GetSnapshot() == nil {
-		return nil, unavailable("the first event of the job is no snapshot")
-	}
-	return answer.GetEvent(), nil
+	return answer.GetEvent().GetSnapshot(), err
 }
 
 // WaitUntilServing waits until the server answers that it is serving, or the context ends.

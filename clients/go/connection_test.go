@@ -105,7 +105,7 @@ func TestTLS(t *testing.T) {
 	serverChain, serverKey := own.issue(t, "server")
 	clientChain, clientKey := own.issue(t, "client.example")
 	tokens := writeFile(t, "tokens.toml", "[[certificate]]\nname = \"client.example\"\nrole = \"read\"\n")
-	server := servertest.Start(t, "--listen=127.0.0.1:0", "--tls-certificate="+serverChain,
+	server := servertest.StartAt(t, "127.0.0.1:0", "--tls-certificate="+serverChain,
 		"--tls-key="+serverKey, "--client-ca="+own.file, "--tokens="+tokens)
 	ctx := within(t)
 	trusting := quantd.WithRootCAs(own.file)

@@ -108,8 +108,10 @@ func TestWhatEventsTellOfAJob(t *testing.T) {
 	alive := &quantdv1.JobEvent{Sequence: 4, Event: &quantdv1.JobEvent_Heartbeat{
 		Heartbeat: &quantdv1.Heartbeat{Progress: &quantdv1.Progress{TensorsDone: 4}},
 	}}
-	if !followed.accept(alive) || !followed.accept(alive) {
-		t.Error("a heartbeat is always new")
+	for range 2 {
+		if !followed.accept(alive) {
+			t.Error("a heartbeat is always new")
+		}
 	}
 	wanted := &quantdv1.Job{
 		Name: "jobs/a", State: quantdv1.JobState_JOB_STATE_RUNNING, LastSequence: 4,

@@ -3,8 +3,6 @@ package quantd_test
 import (
 	"testing"
 
-	"google.golang.org/protobuf/proto"
-
 	"github.com/quantd/quantd/clients/go"
 	"github.com/quantd/quantd/clients/go/internal/servertest"
 	"github.com/quantd/quantd/clients/go/quantdv1"
@@ -52,8 +50,8 @@ func TestMethods(t *testing.T) {
 				return config.GetAwq().GetGroupSize() == 32
 			},
 		},
-		"AQLM": {method: quantd.AQLM(2, 8), data: tokens, check: func(config *quantdv1.MethodConfig) bool {
-			return config.GetAqlm().GetNumCodebooks() == 2 && config.GetAqlm().GetNbitsPerCodebook() == 8
+		"AQLM": {method: quantd.AQLM(1, 4), data: tokens, check: func(config *quantdv1.MethodConfig) bool {
+			return config.GetAqlm().GetNumCodebooks() == 1 && config.GetAqlm().GetNbitsPerCodebook() == 4
 		}},
 	} {
 		t.Run(name, func(t *testing.T) {
@@ -75,10 +73,9 @@ func TestMethods(t *testing.T) {
 			SourceUri: source, Method: quantd.GPTQ(4, small),
 			Calibration: quantd.CalibrationFile(server.Path("none.txt")),
 		}
-		_, err := client.Plan(ctx, asked)
-		answer, _ := client.Plan(ctx, proto.CloneOf(asked))
-		if err == nil && answer.GetExecutable() {
-			t.Error("a file that is not there is accepted")
+		answer := must(client.Plan(ctx, asked))(t)
+		if got := answer.GetFindings()[0].GetField(); got != "spec.calibration.file.uri" {
+			t.Errorf("got %v", answer.GetFindings())
 		}
 	})
 }

@@ -18,14 +18,14 @@ type record struct {
 	events []*quantdv1.JobEvent
 }
 
-// add takes an event in; the first of a job is that which Quantize has seen.
+// add takes an event in.
 func (r *record) add(event *quantdv1.JobEvent) {
 	r.t.Helper()
 	if event.GetHeartbeat() != nil {
 		return
 	}
 	r.events = append(r.events, event)
-	if wanted := uint64(len(r.events)) + 1; event.GetSequence() != wanted {
+	if wanted := uint64(len(r.events)); event.GetSequence() != wanted {
 		r.t.Fatalf("got event %d, expected %d", event.GetSequence(), wanted)
 	}
 }
@@ -62,7 +62,7 @@ func (r *record) expectWhole() {
 func (r *record) expectSame(ctx context.Context, client *quantd.Client, name string) {
 	r.t.Helper()
 	undisturbed := &record{t: r.t}
-	undisturbed.follow(ctx, client.Jobs.Watch(name, 1), nil)
+	undisturbed.follow(ctx, client.Jobs.Watch(name, 0), nil)
 	if len(undisturbed.events) != len(r.events) {
 		r.t.Errorf("%d events, but the log has %d", len(r.events), len(undisturbed.events))
 	}

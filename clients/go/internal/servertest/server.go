@@ -39,9 +39,14 @@ type Server struct {
 	process *exec.Cmd
 }
 
-// Start runs a server until the test ends. Options are those of `quantd serve`; one that starts with
-// "--listen=" replaces the unix socket.
+// Start runs a server on a unix socket until the test ends. Options are those of `quantd serve`.
 func Start(t testing.TB, options ...string) *Server {
+	t.Helper()
+	return StartAt(t, "", options...)
+}
+
+// StartAt is Start at an address of one's own, such as "127.0.0.1:0".
+func StartAt(t testing.TB, address string, options ...string) *Server {
 	t.Helper()
 	SkipWithoutPython(t)
 	// Not t.TempDir(): a socket's path has at most 107 bytes.
@@ -50,7 +55,10 @@ func Start(t testing.TB, options ...string) *Server {
 		t.Fatal(err)
 	}
 	t.Cleanup(func() { os.RemoveAll(folder) })
-	server := &Server{Folder: folder, options: options}
+	if address == "" {
+		address = "unix:" + folder + "/socket"
+	}
+	server := &Server{Folder: folder, Address: address, options: options}
 	t.Cleanup(func() {
 		server.Kill(t)
 		if t.Failed() {
@@ -75,17 +83,13 @@ func (s *Server) StartAgain(t testing.TB) {
 	t.Helper()
 	ready := s.path(".ready")
 	os.Remove(ready)
-	listen := "--listen=unix:" + s.path("socket")
-	if s.Address != "" {
-		listen = "--listen=" + s.Address
-	}
 	log, err := os.OpenFile(s.path(".log"), os.O_CREATE|os.O_APPEND|os.O_WRONLY, 0o600)
 	if err != nil {
 		t.Fatal(err)
 	}
 	defer log.Close()
 	arguments := append([]string{
-		"-m", "quantd_server", "serve", listen, "--ready-file=" + ready, "--state=" + s.path("state"),
+		"-m", "quantd_server", "serve", "--listen=" + s.Address, "--ready-file=" + ready, "--state=" + s.path("state"),
 		"--source-root=" + s.Folder, "--output-root=" + s.Folder, "--threads=1",
 	}, s.options...)
 	s.process = python(context.Background(), arguments...)

@@ -41,8 +41,8 @@ export UV_SYSTEM_CERTS := 1
 .DEFAULT_GOAL := help
 .DELETE_ON_ERROR:
 .NOTPARALLEL:
-.PHONY: help setup demo test lint format spec pytest test-slow bench third_party generate baseline \
-	lock model llama-cpp gptqmodel clean
+.PHONY: help setup demo test lint format spec pytest go test-slow bench third_party generate \
+	baseline lock model llama-cpp gptqmodel clean
 
 help: ## print these targets
 	@awk -F ':.*## ' '/^[a-z_-]+:.*## / { printf "make %-12s %s\n", $$1, $$2 }' $(MAKEFILE_LIST)
@@ -52,7 +52,7 @@ setup: $(INSTALLED) $(THIRD_PARTY) ## install everything into .venv
 demo: setup model ## quantize a real model through the server, to GGUF Q4_K_M and to NF4
 	$(BIN)/python tools/demo.py
 
-test: lint spec pytest ## check style, types and spec, then run the fast tests
+test: lint spec pytest go ## check style, types and spec, then run the fast tests
 
 lint: setup ## ruff and mypy
 	$(BIN)/ruff check
@@ -69,11 +69,12 @@ spec: setup ## lint the spec, compare it with the baseline, generated code and r
 	$(BIN)/buf format --diff --exit-code proto
 	$(BIN)/buf breaking proto --against proto/baseline.binpb
 	$(BIN)/python tools/generate.py --check
+	$(BIN)/python tools/generate_go.py --check
 	$(BIN)/python tools/reason_page.py --check
 
 # One thread for each library: the tests start several processes, and sums must not depend on the
 # machine.
-pytest test-slow: export OMP_NUM_THREADS := 1
+pytest go test-slow: export OMP_NUM_THREADS := 1
 pytest test-slow: export QUANTD_TEST_MODEL := $(CURDIR)/$(MODEL)
 
 pytest: setup model llama-cpp
@@ -81,6 +82,20 @@ pytest: setup model llama-cpp
 
 test-slow: setup model llama-cpp ## run the slow tests
 	$(BIN)/pytest -m slow
+	$(if $(shell command -v go),$(GO_TEST) -run Twenty .)
+
+# The race detector needs a C compiler.
+GO_TEST := cd clients/go && QUANTD_PYTHON=$(CURDIR)/$(BIN)/python go test \
+	$(if $(filter 1,$(shell go env CGO_ENABLED 2>/dev/null)),-race)
+
+go: setup ## check and test the Go client, if Go is installed
+ifeq ($(shell command -v go),)
+	@echo "skipping the Go client: go is not installed"
+else
+	cd clients/go && test -z "$$(gofmt -l . | tee /dev/stderr)"
+	cd clients/go && go vet ./... && go run honnef.co/go/tools/cmd/staticcheck@v0.8.2 ./...
+	$(GO_TEST) -short ./...
+endif
 
 gptqmodel: $(GPTQMODEL_INSTALLED) ## install gptqmodel, so that the slow tests compare with it
 
@@ -89,8 +104,9 @@ bench: setup model llama-cpp ## print the tables of measurements
 
 third_party: $(THIRD_PARTY) ## write the .proto files that the spec imports into third_party/
 
-generate: setup ## generate the Python code of the spec and the page of reason codes
+generate: setup ## generate the code of the spec and the page of reason codes
 	$(BIN)/python tools/generate.py
+	$(BIN)/python tools/generate_go.py
 	$(BIN)/python tools/reason_page.py
 
 baseline: setup ## accept the spec as it is now as what `buf breaking` compares with

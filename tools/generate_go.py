@@ -37,8 +37,8 @@ class GenerationError(Exception):
 
 def generate(go: str) -> dict[str, str]:
     """The files of the Go package: their text by name."""
-    request = _request(_compile())
-    written = {}
+    request = _request(compile_spec())
+    written: dict[str, str] = {}
     for plugin, version in PLUGINS.items():
         output = _run([go, "run", f"{plugin}@{version}"], request.SerializeToString())
         response = plugin_pb2.CodeGeneratorResponse.FromString(output)
@@ -48,7 +48,7 @@ def generate(go: str) -> dict[str, str]:
     return written
 
 
-def _compile() -> descriptor_pb2.FileDescriptorSet:
+def compile_spec() -> descriptor_pb2.FileDescriptorSet:
     """The spec and what it imports, with comments and without rules."""
     with tempfile.TemporaryDirectory() as temporary:
         output = Path(temporary) / "spec.binpb"
@@ -70,7 +70,7 @@ def _drop_rules(
         kept.dependency.remove(RULES)
     # Rules are extensions: unknown to this program, unless something has imported their messages.
     _drop_extensions(kept)
-    kept.DiscardUnknownFields()  # type: ignore[attr-defined] # the stubs lack it
+    kept.DiscardUnknownFields()
 
 
 def _drop_extensions(message: Message) -> None:

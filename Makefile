@@ -32,6 +32,8 @@ ifneq ($(wildcard $(GPTQMODEL_INSTALLED)),)
 export QUANTD_GPTQMODEL_PYTHON := $(CURDIR)/$(GPTQMODEL)/bin/python
 endif
 
+CARGO := cd clients/rust && cargo
+
 # Compiled numba kernels are kept between runs, and nothing here may reach a model hub.
 export NUMBA_CACHE_DIR := $(CURDIR)/$(CACHE)/numba
 export HF_HUB_OFFLINE := 1
@@ -41,7 +43,7 @@ export UV_SYSTEM_CERTS := 1
 .DEFAULT_GOAL := help
 .DELETE_ON_ERROR:
 .NOTPARALLEL:
-.PHONY: help setup demo test lint format spec pytest go test-slow bench third_party generate \
+.PHONY: help setup demo test lint format spec pytest go rust test-slow bench third_party generate \
 	baseline lock model llama-cpp gptqmodel clean
 
 help: ## print these targets
@@ -52,7 +54,7 @@ setup: $(INSTALLED) $(THIRD_PARTY) ## install everything into .venv
 demo: setup model ## quantize a real model through the server, to GGUF Q4_K_M and to NF4
 	$(BIN)/python tools/demo.py
 
-test: lint spec pytest go ## check style, types and spec, then run the fast tests
+test: lint spec pytest go rust ## check style, types and spec, then run the fast tests
 
 lint: setup ## ruff and mypy
 	$(BIN)/ruff check
@@ -70,12 +72,17 @@ spec: setup ## lint the spec, compare it with the baseline, generated code and r
 	$(BIN)/buf breaking proto --against proto/baseline.binpb
 	$(BIN)/python tools/generate.py --check
 	$(BIN)/python tools/generate_go.py --check
+	$(BIN)/python tools/generate_rust.py --check
 	$(BIN)/python tools/reason_page.py --check
 
 # One thread for each library: the tests start several processes, and sums must not depend on the
 # machine.
 pytest go test-slow: export OMP_NUM_THREADS := 1
 pytest test-slow: export QUANTD_TEST_MODEL := $(CURDIR)/$(MODEL)
+
+# The Rust client is tested against a server that this Python starts.
+rust: export QUANTD_PYTHON := $(CURDIR)/$(BIN)/python
+rust: export RUSTDOCFLAGS := -D warnings
 
 pytest: setup model llama-cpp
 	$(BIN)/pytest
@@ -97,6 +104,17 @@ else
 	$(GO_TEST) -short ./...
 endif
 
+rust: setup ## check and test the Rust client, where cargo is installed
+ifeq ($(shell command -v cargo),)
+	@echo "skipping the Rust client: cargo is not installed"
+else
+	$(CARGO) fmt --all --check
+	$(CARGO) clippy --locked --workspace --all-targets --all-features -- -D warnings
+	$(CARGO) clippy --locked --no-default-features -- -D warnings
+	$(CARGO) test --locked --all-features
+	$(CARGO) doc --locked --no-deps --all-features
+endif
+
 gptqmodel: $(GPTQMODEL_INSTALLED) ## install gptqmodel, so that the slow tests compare with it
 
 bench: setup model llama-cpp ## print the tables of measurements
@@ -104,9 +122,10 @@ bench: setup model llama-cpp ## print the tables of measurements
 
 third_party: $(THIRD_PARTY) ## write the .proto files that the spec imports into third_party/
 
-generate: setup ## generate the code of the spec and the page of reason codes
+generate: setup ## generate the clients' code of the spec and the page of reason codes
 	$(BIN)/python tools/generate.py
 	$(BIN)/python tools/generate_go.py
+	$(BIN)/python tools/generate_rust.py
 	$(BIN)/python tools/reason_page.py
 
 baseline: setup ## accept the spec as it is now as what `buf breaking` compares with
@@ -118,7 +137,8 @@ lock: setup ## resolve requirements.lock again, keeping the versions that still 
 		--output-file requirements.lock
 
 clean: ## remove everything that make made, .venv and downloads included
-	rm -rf .venv $(GPTQMODEL) $(CACHE) third_party .mypy_cache .ruff_cache .pytest_cache .hypothesis
+	rm -rf .venv $(GPTQMODEL) $(CACHE) third_party clients/rust/target .mypy_cache .ruff_cache \
+		.pytest_cache .hypothesis
 	find . -name __pycache__ -o -name '*.egg-info' | xargs rm -rf
 
 $(INSTALLED): requirements.lock pyproject.toml clients/python/pyproject.toml

@@ -237,20 +237,18 @@ impl From<Status> for Error {
 
 /// The message and what tonic leaves to the chain of sources, such as "Connection refused".
 fn with_sources(status: &Status) -> String {
-    let mut message = status.message().to_owned();
+    let mut parts = vec![status.message().to_owned()];
     let mut source = status.source();
     while let Some(error) = source {
         let text = error.to_string();
-        if !message.contains(&text) {
-            message = if message.is_empty() {
-                text
-            } else {
-                format!("{message}: {text}")
-            };
+        // tonic's name of an error that says what happened further down.
+        if text != "transport error" && !parts.iter().any(|part| part.contains(&text)) {
+            parts.push(text);
         }
         source = error.source();
     }
-    message
+    parts.retain(|part| !part.is_empty());
+    parts.join(": ")
 }
 
 impl fmt::Display for Error {

@@ -67,7 +67,10 @@ pub use builder::ClientBuilder;
 pub use client::Client;
 pub use error::{Error, Precondition, Violation};
 pub use follower::Reconnect;
+/// Messages of google.rpc, in which statuses carry their details; see its
+/// [error_details.proto](https://github.com/googleapis/googleapis/blob/master/google/rpc/error_details.proto).
 pub use generated::google::rpc;
+/// Messages and stubs of the spec, quantd.v1.
 pub use generated::quantd::v1;
 pub use job_list::JobList;
 pub use job_stream::JobStream;

@@ -35,7 +35,15 @@ fn main() -> Result<(), Box<dyn Error>> {
     Ok(())
 }
 
-fn write_code(files: FileDescriptorSet, folder: &Path) -> Result<(), Box<dyn Error>> {
+fn write_code(mut files: FileDescriptorSet, folder: &Path) -> Result<(), Box<dyn Error>> {
+    // Of google.rpc without comments: the examples in them would be taken for Rust.
+    for file in files
+        .file
+        .iter_mut()
+        .filter(|file| file.package() == "google.rpc")
+    {
+        file.source_code_info = None;
+    }
     fs::create_dir_all(folder)?;
     tonic_prost_build::configure()
         .build_server(false)

@@ -27,29 +27,33 @@ fn inference(arguments: &[&str]) -> (bool, String) {
     )
 }
 
-#[test]
-fn inference_decides_before_it_loads() {
+#[tokio::test]
+async fn inference_decides_before_it_loads() {
     let Some(server) = Server::start(&[]) else {
         return;
     };
-    let (address, source) = (server.address(), server.write_llama("tiny", 2));
+    let address = server.address();
+    let source = server.write_llama_with_tokenizer("tiny");
     let (loadable, said) = inference(&[&address, &source]);
     assert!(loadable && said.starts_with("load it on "), "{said}");
     let (loadable, said) = inference(&[&address, &server.path("absent")]);
-    assert!(
-        !loadable && said.starts_with("refused: SOURCE_NOT_FOUND"),
-        "{said}"
-    );
+    let refused = "refused: SOURCE_NOT_FOUND: ";
+    assert!(!loadable && said.starts_with(refused), "{said}");
+
+    let (loadable, said) = inference(&[&address, &source, "SGLANG"]);
+    let refused = "refused: PACKAGE_MISSING: sglang is not installed; ";
+    assert!(!loadable && said.starts_with(refused), "{said}");
+    server.install_program("llama-server");
+    let refreshed = server.client().refreshed_capabilities().await;
+    assert!(refreshed.is_ok());
     let (loadable, said) = inference(&[&address, &source, "LLAMA_CPP"]);
-    match loadable {
-        true => assert!(said.starts_with("quantize it first, with gguf: "), "{said}"),
-        false => assert!(said.starts_with("refused: "), "{said}"),
-    }
+    let decided = "quantize it first, with gguf: ";
+    assert!(loadable && said.starts_with(decided), "{said}");
 }
 
 #[test]
 fn the_orchestrator_survives_a_server_that_is_killed() {
-    // With one place in the queue most jobs have to come back.
+    // Two jobs wait at most, so that one or two of four have to be submitted again.
     let Some(mut server) = Server::start(&["--max-queued-jobs", "2"]) else {
         return;
     };
@@ -62,8 +66,7 @@ fn the_orchestrator_survives_a_server_that_is_killed() {
         .spawn()
         .unwrap();
     let mut said = BufReader::new(process.stderr.take().unwrap()).lines();
-    let accepted = said.find(|line| line.as_ref().unwrap().contains("accepted as jobs/"));
-    assert!(accepted.is_some());
+    assert!(said.any(|line| line.unwrap().contains(": accepted as jobs/")));
     server.kill();
     server.start_again();
     let rest: Vec<String> = said.map(Result::unwrap).collect();

@@ -269,23 +269,22 @@ async fn one_request_id_is_one_job() {
 
 #[tokio::test]
 async fn a_full_queue_says_when_to_come_back() {
-    let Some(server) = Server::start(&["--max-queued-jobs", "0"]) else {
+    let Some(server) = Server::start(&["--max-queued-jobs", "1"]) else {
         return;
     };
     let client = server.client();
-    let running = slow(&server);
-    let other = nf4(&server.write_llama("tiny", 1), server.path("out"));
-    let first = client.quantize(running).await;
-    let refused = match &first {
-        Ok(_) => client.quantize(other).await.unwrap_err(),
-        Err(error) => error.clone(),
-    };
+    let source = server.write_llama("tiny", 1);
+    let running = client.quantize(slow(&server)).await.unwrap();
+    wait_for(&client, running.name(), JobState::Running).await;
+    let spec = |output: &str| nf4(&source, server.path(output));
+    let _waiting = client.quantize(spec("one")).await.unwrap();
+    let error = client.quantize(spec("two")).await.unwrap_err();
     assert_eq!(
-        (refused.code(), refused.reason()),
+        (error.code(), error.reason()),
         (Code::ResourceExhausted, "QUEUE_FULL")
     );
-    assert!(refused.is_retryable());
-    assert!(refused.retry_after().unwrap() > Duration::ZERO);
+    assert!(error.is_retryable());
+    assert!(error.retry_after().unwrap() > Duration::ZERO);
 }
 
 #[test]

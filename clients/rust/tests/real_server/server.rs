@@ -1,9 +1,11 @@
 //! A real server in a process of its own, and a checkpoint that quantizes in no time.
 
 use std::ffi::OsString;
+use std::os::unix::fs::PermissionsExt as _;
 use std::path::{Path, PathBuf};
 use std::process::{Child, Command, Stdio};
 use std::sync::atomic::{AtomicU32, Ordering};
+use std::sync::{Arc, Mutex, PoisonError, Weak};
 use std::time::{Duration, Instant};
 use std::{env, fs, thread};
 
@@ -60,6 +62,18 @@ impl Server {
     /// Starts a server that keeps its jobs; `None` when there is no Python to start it with.
     pub fn start(options: &[&str]) -> Option<Self> {
         Self::start_at(None, options)
+    }
+
+    /// The server of all tests that start no job. It ends with the last one that has it.
+    pub fn shared() -> Option<Arc<Self>> {
+        static SHARED: Mutex<Weak<Server>> = Mutex::new(Weak::new());
+        let mut shared = SHARED.lock().unwrap_or_else(PoisonError::into_inner);
+        if let Some(server) = shared.upgrade() {
+            return Some(server);
+        }
+        let server = Arc::new(Self::start(&[])?);
+        *shared = Arc::downgrade(&server);
+        Some(server)
     }
 
     pub fn start_at(listen: Option<&str>, options: &[&str]) -> Option<Self> {
@@ -124,6 +138,23 @@ impl Server {
         path
     }
 
+    /// Writes a tiny Llama with a tokenizer.
+    pub fn write_llama_with_tokenizer(&self, name: &str) -> String {
+        let path = self.path(name);
+        self.run_python(
+            "from tests.tiny_models import write; write(pathlib.Path(sys.argv[1]))",
+            &[&path],
+        );
+        path
+    }
+
+    /// Puts a program on the PATH of the server.
+    pub fn install_program(&self, name: &str) {
+        let path = self.folder().join("bin").join(name);
+        fs::write(&path, "#!/bin/sh\n").unwrap();
+        fs::set_permissions(&path, fs::Permissions::from_mode(0o700)).unwrap();
+    }
+
     /// Writes a checkpoint that takes seconds to become a .gguf file of IQ4_XS.
     pub fn write_slow(&self, name: &str) -> String {
         let path = self.path(name);
@@ -150,6 +181,12 @@ impl Drop for Server {
 fn command(python: &OsString) -> Command {
     let roots = ["server", "clients/python/src", ""].map(|root| repository().join(root));
     let mut command = Command::new(python);
+    // Settings of another server are none of ours.
+    for (name, _) in env::vars_os() {
+        if name.to_string_lossy().starts_with("QUANTD_") {
+            command.env_remove(name);
+        }
+    }
     command
         .env("PYTHONPATH", env::join_paths(roots).unwrap())
         .current_dir(repository());
@@ -175,7 +212,12 @@ fn spawn(python: &OsString, folder: &Path, listen: &str, options: &[String]) -> 
         .append(true)
         .open(&log)
         .unwrap();
+    let programs = folder.join("bin");
+    fs::create_dir_all(&programs).unwrap();
+    let path = env::var_os("PATH").unwrap_or_default();
+    let path = [programs].into_iter().chain(env::split_paths(&path));
     let mut process = command(python)
+        .env("PATH", env::join_paths(path).unwrap())
         .args([
             "-m",
             "quantd_server",

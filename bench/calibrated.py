@@ -1,4 +1,4 @@
-"""Tables: time, memory and quality of GPTQ and AWQ on SmolLM2, beside GPTQModel."""
+"""Tables: time, memory and quality of GPTQ, AWQ and AQLM on SmolLM2, beside GPTQModel."""
 
 from __future__ import annotations
 
@@ -60,6 +60,7 @@ CASES = (
     Case("GPTQ 3 bits", quantd.gptq(3, group_size=GROUP_SIZE)),
     Case("AWQ", quantd.awq(group_size=GROUP_SIZE), "awq"),
     Case("AWQ, GPTQ's solver", quantd.awq(group_size=GROUP_SIZE, gptq_solver=True)),
+    Case("AQLM 2x8", quantd.aqlm(2, 8)),
 )
 
 

@@ -89,7 +89,7 @@ func TestErrors(t *testing.T) {
 		if failure.Code != codes.AlreadyExists || failure.Reason != "REQUEST_ID_REUSED" {
 			t.Errorf("got %#v", failure)
 		}
-		must(first.Result(ctx))(t)
+		must(first.Cancel(ctx, "it was about its id"))(t)
 	})
 
 	t.Run("the queue is full", func(t *testing.T) {
@@ -165,6 +165,9 @@ func TestErrors(t *testing.T) {
 		must(seen.Result(ctx))(t) // there is nothing left to see, but the result is known
 		if seen.LastSequence() != last {
 			t.Errorf("got %d, expected %d", seen.LastSequence(), last)
+		}
+		if err := client.Jobs.Delete(ctx, job.Name()); err != nil || !exists(server.Path("two")) {
+			t.Errorf("the output is gone with its job, or not even that: %v", err)
 		}
 	})
 

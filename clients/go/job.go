@@ -42,7 +42,8 @@ func (j *Job) LastSequence() uint64 {
 	return j.follower.lastSequence
 }
 
-// Events are the events of the job, from the first one not yet seen to its last one.
+// Events are the events of the job, from the first one not yet seen to its last one; among them are
+// heartbeats, which have no sequence of their own.
 //
 // A lost connection is made anew without losing or repeating an event; see [Reconnect]. The
 // iteration ends after the last event, which is a snapshot in a final state, or with an error: the

@@ -92,7 +92,7 @@ test-slow: setup model llama-cpp ## run the slow tests
 	$(if $(shell command -v go),$(GO_TEST) -run Twenty .)
 
 # The race detector needs a C compiler.
-GO_TEST := cd clients/go && QUANTD_PYTHON=$(CURDIR)/$(BIN)/python go test \
+GO_TEST := cd clients/go && QUANTD_PYTHON=$(CURDIR)/$(BIN)/python go test -timeout 20m \
 	$(if $(filter 1,$(shell go env CGO_ENABLED 2>/dev/null)),-race)
 
 go: setup ## check and test the Go client, if Go is installed

@@ -157,3 +157,11 @@ def test_no_path_leads_out(tmp_path_factory, parts, scheme) -> None:
         except QuantdError:
             continue
         assert Path(os.path.realpath(found)).is_relative_to(base / "allowed")
+
+
+def test_the_remedy_for_a_missing_file_does_not_speak_of_checkpoints(tmp_path):
+    roots = Roots.of((str(tmp_path),), ())
+    with pytest.raises(QuantdError) as missing:
+        roots.source(str(tmp_path / "text"), "spec.calibration.file.uri")
+    assert missing.value.finding.reason == "SOURCE_NOT_FOUND"
+    assert missing.value.finding.remedy == "name a file that exists on the server"

@@ -10,6 +10,8 @@ import msgspec
 
 from quantd_server.errors import QuantdError, quoted
 
+SOURCE = "spec.source_uri"
+
 
 class Roots(msgspec.Struct, frozen=True, kw_only=True):
     """Allowed folders, as absolute paths without symbolic links."""
@@ -25,7 +27,7 @@ class Roots(msgspec.Struct, frozen=True, kw_only=True):
             outputs=tuple(os.path.realpath(path) for path in outputs),
         )
 
-    def source(self, uri: str, field: str = "spec.source_uri") -> Path:
+    def source(self, uri: str, field: str = SOURCE) -> Path:
         """The real path of a source, which exists.
 
         Raises QuantdError URI_UNSUPPORTED, PATH_OUTSIDE_ROOTS or SOURCE_NOT_FOUND.
@@ -33,12 +35,13 @@ class Roots(msgspec.Struct, frozen=True, kw_only=True):
         path = Path(os.path.realpath(_local_path(uri, field)))
         _check_below(path, self.sources, field, "source")
         if not os.path.exists(path):  # unlike Path.exists, also where a name is too long
+            wanted = "a checkpoint directory or a .gguf file" if field == SOURCE else "a file"
             raise QuantdError(
                 reason="SOURCE_NOT_FOUND",
                 field=field,
                 kind="not_found",
                 message=f"nothing is at {quoted(uri)}",
-                remedy="name a checkpoint directory or a .gguf file that exists on the server",
+                remedy=f"name {wanted} that exists on the server",
             )
         return path
 

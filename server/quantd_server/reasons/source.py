@@ -149,8 +149,8 @@ AREA = Area(
             action="Let `source_uri` name such a folder or such a file.",
         ),
         "SOURCE_NOT_FOUND": Reason(
-            meaning="Nothing is at `source_uri`.",
-            action="Correct `source_uri`, or put the checkpoint there first.",
+            meaning="Nothing is at `source_uri`, or where another field names a file.",
+            action="Correct the path, or put the checkpoint or the file there first.",
         ),
         "TENSOR_IN_TWO_FILES": Reason(
             meaning="Two files of the checkpoint hold a tensor of the same name.",

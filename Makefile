@@ -77,7 +77,7 @@ spec: setup ## lint the spec, compare it with the baseline, generated code and r
 
 # One thread for each library: the tests start several processes, and sums must not depend on the
 # machine.
-pytest go test-slow: export OMP_NUM_THREADS := 1
+pytest go rust test-slow: export OMP_NUM_THREADS := 1
 pytest test-slow: export QUANTD_TEST_MODEL := $(CURDIR)/$(MODEL)
 
 # The Rust client is tested against a server that this Python starts.

@@ -49,7 +49,8 @@ pub fn slow(server: &Server) -> QuantizationSpec {
 }
 
 pub async fn wait_for(client: &Client, name: &str, wanted: JobState) {
-    for _ in 0..3000 {
+    // Kernels may have to be compiled first.
+    for _ in 0..9000 {
         let state = client.jobs().get(name).await.unwrap().state();
         if state == wanted {
             return;

@@ -11,6 +11,7 @@ from typing import Any, Self, TypeVar, Unpack
 
 import grpc
 import grpc.aio
+from google.protobuf.message import Message
 
 from quantd import _requests, v1
 from quantd._async_job_stream import AsyncJobStream, Responses
@@ -212,8 +213,40 @@ class AsyncClient:
             NotFoundError: There is no such job.
         """
         follower = JobFollower(self._reconnect, last_sequence=after_sequence)
-        follower.see(await self.job(name))
-        return self._stream(follower, v1.QuantizeRequest())
+        return await self._stream(follower, v1.QuantizeRequest()).find(name)
+
+    async def call(self, request: Message) -> Any:
+        """Sends a request message as it is: for what the other methods have no arguments for.
+
+        Args:
+            request: A message such as `quantd.v1.ListJobsRequest(created_from=...)`.
+
+        Returns:
+            The answer of its RPC. Of a listing that is one page.
+
+        Raises:
+            TypeError: It is no request, or one that `follow` takes.
+        """
+        name = _requests.method_of(request)
+        stub = self._quantization if hasattr(self._quantization, name) else self._jobs
+        return await self._call(getattr(stub, name), request)
+
+    async def follow(self, request: v1.QuantizeRequest | v1.WatchJobRequest) -> AsyncJobStream:
+        """Sends the message of `quantize` or of `watch` as it is.
+
+        Args:
+            request: The message; one without a `request_id` gets a new one.
+
+        Returns:
+            The events of the job.
+
+        Raises:
+            QuantdError: As `quantize` and `watch` do.
+        """
+        if isinstance(request, v1.WatchJobRequest):
+            return await self.watch(request.name, request.after_sequence)
+        asked = _requests.repeatable(request)
+        return await self._stream(JobFollower(self._reconnect), asked).start()
 
     def _stream(self, follower: JobFollower, request: v1.QuantizeRequest) -> AsyncJobStream:
         metadata = self._connection.metadata

@@ -118,6 +118,16 @@ class AsyncJobStream(AsyncIterator[v1.JobEvent]):
         self._first = await anext(self)
         return self
 
+    async def find(self, name: str) -> Self:
+        """Takes in the job of that name, and waits for a server that cannot be reached yet."""
+        while True:
+            try:
+                self._follower.see(await self._get_job(name))
+            except grpc.RpcError as broken:
+                await asyncio.sleep(self._follower.delay_after(error_of_call(broken)))
+            else:
+                return self
+
     async def cancel(self, reason: str = "") -> v1.Job:
         """Asks the server to stop the job; its events go on until the last one.
 

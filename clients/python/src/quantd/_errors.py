@@ -90,6 +90,14 @@ class QuantdError(Exception):
         # "Received RST_STREAM". An answer of the server always carries its ErrorInfo.
         return self.details.domain != DOMAIN and self.code in _BROKEN_STREAM
 
+    @property
+    def retryable(self) -> bool:
+        """Whether the same call may succeed later, without a change to it.
+
+        True when the server cannot be reached, starts or stops, and where it says when to return.
+        """
+        return self.connection_lost or self.retry_after is not None
+
     def __str__(self) -> str:
         return "\n".join(self._lines())
 

@@ -78,11 +78,11 @@ class JobFollower:
     def see(self, job: v1.Job) -> None:
         """Takes in the job as `GetJob` returns it.
 
-        It is over if it is in a final state and has no event that was not seen: a stream that asks
-        for what comes after the last event has nothing to say and simply ends.
+        It is over if it is in a final state and its last event was seen: a stream that asks for
+        what comes after that one has nothing to say and simply ends.
         """
         self.job.CopyFrom(job)
-        self._finished = job.state in FINAL_STATES and job.last_sequence <= self.last_sequence
+        self._finished = job.state in FINAL_STATES and job.last_sequence == self.last_sequence
 
     def delay_after(self, error: QuantdError | None) -> float:
         """Seconds to wait before attaching again.

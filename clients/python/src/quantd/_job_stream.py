@@ -118,6 +118,16 @@ class JobStream(Iterator[v1.JobEvent]):
         self._first = next(self)
         return self
 
+    def find(self, name: str) -> Self:
+        """Takes in the job of that name, and waits for a server that cannot be reached yet."""
+        while True:
+            try:
+                self._follower.see(self._get_job(name))
+            except grpc.RpcError as broken:
+                time.sleep(self._follower.delay_after(error_of_call(broken)))
+            else:
+                return self
+
     def cancel(self, reason: str = "") -> v1.Job:
         """Asks the server to stop the job; its events go on until the last one.
 

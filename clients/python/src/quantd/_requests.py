@@ -8,6 +8,8 @@ import uuid
 from collections.abc import Iterable, Mapping
 from typing import TypeVar
 
+from google.protobuf.message import Message
+
 from quantd import v1
 from quantd._messages import fill
 
@@ -15,6 +17,39 @@ PAGE_SIZE = 2000
 """Tensors in a page: some 300 KB, far below the limit of a message."""
 
 Paged = TypeVar("Paged", v1.InspectCheckpointResponse, v1.PlanQuantizationResponse)
+
+UNARY_METHODS: dict[type[Message], str] = {
+    v1.GetCapabilitiesRequest: "GetCapabilities",
+    v1.InspectCheckpointRequest: "InspectCheckpoint",
+    v1.ParseConfigRequest: "ParseConfig",
+    v1.PlanQuantizationRequest: "PlanQuantization",
+    v1.GetJobRequest: "GetJob",
+    v1.ListJobsRequest: "ListJobs",
+    v1.CancelJobRequest: "CancelJob",
+    v1.DeleteJobRequest: "DeleteJob",
+}
+"""The RPC that takes a request and gives one answer, by the request's type."""
+
+
+def method_of(request: Message) -> str:
+    """Name of the RPC that takes ``request``.
+
+    Raises:
+        TypeError: It is no request, or one that is answered by a stream.
+    """
+    name = UNARY_METHODS.get(type(request))
+    if name is None:
+        allowed = ", ".join(each.__name__ for each in UNARY_METHODS)
+        raise TypeError(f"request: got {type(request).__name__}, expected one of {allowed}")
+    return name
+
+
+def repeatable(request: v1.QuantizeRequest) -> v1.QuantizeRequest:
+    """A copy with an id, so that it can be repeated when the connection breaks at the start."""
+    copy = v1.QuantizeRequest()
+    copy.CopyFrom(request)
+    copy.request_id = copy.request_id or str(uuid.uuid4())
+    return copy
 
 
 def inspect(
@@ -48,9 +83,9 @@ def parse_config(config: str | Mapping[str, object]) -> v1.ParseConfigRequest:
 def quantize(
     spec: v1.QuantizationSpec, *, request_id: str | None, labels: Mapping[str, str] | None
 ) -> v1.QuantizeRequest:
-    """Request with an id, so that it can be repeated when the connection breaks at the start."""
-    return v1.QuantizeRequest(
-        spec=spec, request_id=request_id or str(uuid.uuid4()), labels=dict(labels or {})
+    """Request with an id; see `repeatable`."""
+    return repeatable(
+        v1.QuantizeRequest(spec=spec, request_id=request_id or "", labels=dict(labels or {}))
     )
 
 

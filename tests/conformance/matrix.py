@@ -1,0 +1,111 @@
+"""Plays all vectors in a language, and shows what came of it."""
+
+from __future__ import annotations
+
+import contextlib
+from collections.abc import Iterable, Iterator, Mapping, Sequence
+from dataclasses import dataclass, field
+from pathlib import Path
+from typing import Self
+
+from tests.conformance import fixtures, languages
+from tests.conformance.play import Play
+from tests.conformance.runner import Runner
+from tests.conformance.servers import KINDS, Server, unmet
+from tests.conformance.vector import Vector
+
+PASSED, FAILED, SKIPPED = "ok", "FAILED", "-"
+
+
+@dataclass
+class Outcome:
+    """What came of one vector in one language."""
+
+    mark: str
+    details: list[str] = field(default_factory=list)
+
+
+Column = dict[str, Outcome]
+"""By the name of the vector."""
+
+
+class Stage:
+    """The servers and runners of one language; those that vectors share are kept."""
+
+    def __init__(self, command: Sequence[str], scratch: Path, sources: Path) -> None:
+        """``sources`` is shared by languages; ``scratch`` is a new folder with a short path."""
+        self._command = command
+        self._scratch = scratch
+        self._sources = sources
+        self._shared: dict[str, Server] = {}
+        self._runners: dict[tuple[str, str], Runner] = {}
+        self._closing = contextlib.ExitStack()
+
+    def play(self, vector: Vector) -> Outcome:
+        """Plays a vector."""
+        fixtures.provide(vector, self._sources)
+        with contextlib.ExitStack() as own:
+            if KINDS[vector.server].is_shared:
+                server = self._shared_server(vector.server)
+                runner = self._shared_runner(vector.server, vector.token, server)
+            else:
+                server = own.enter_context(self._new_server(vector.server, vector.name))
+                runner = own.enter_context(self._new_runner(server, vector.token))
+            if why := unmet(vector.needs, server):
+                return Outcome(SKIPPED, [why])
+            failures = Play(vector, runner, server).run()
+        return Outcome(FAILED if failures else PASSED, failures)
+
+    def _shared_server(self, kind: str) -> Server:
+        if kind not in self._shared:
+            self._shared[kind] = self._closing.enter_context(self._new_server(kind, kind))
+        return self._shared[kind]
+
+    def _shared_runner(self, kind: str, token: str, server: Server) -> Runner:
+        if (kind, token) not in self._runners:
+            runner = self._closing.enter_context(self._new_runner(server, token))
+            self._runners[kind, token] = runner
+        return self._runners[kind, token]
+
+    def _new_server(self, kind: str, name: str) -> Server:
+        folder = self._scratch / name.replace("/", "-")
+        return Server(KINDS[kind], folder, self._sources)
+
+    def _new_runner(self, server: Server, token: str) -> Runner:
+        command = [*self._command, *server.runner_options(token)]
+        return Runner(command, languages.environment())
+
+    def __enter__(self) -> Self:
+        return self
+
+    def __exit__(self, *_: object) -> None:
+        self._closing.close()
+
+
+def lines(vectors: Iterable[Vector], columns: Mapping[str, Column]) -> Iterator[str]:
+    """The matrix: a line a vector, a column a language."""
+    width = max(len(vector.name) for vector in vectors)
+    yield " ".join([" " * width, *(f"{name:8}" for name in columns)])
+    for vector in vectors:
+        marks = [column[vector.name].mark for column in columns.values()]
+        yield " ".join([f"{vector.name:{width}}", *(f"{mark:8}" for mark in marks)])
+
+
+def summary(name: str, column: Column, seconds: float) -> str:
+    """One line about a language."""
+    marks = [outcome.mark for outcome in column.values()]
+    counts = ", ".join(
+        f"{marks.count(mark)} {word}"
+        for mark, word in ((PASSED, "passed"), (FAILED, "failed"), (SKIPPED, "skipped"))
+        if mark in marks
+    )
+    return f"{name}: {counts} in {seconds:.0f} s"
+
+
+def complaints(columns: Mapping[str, Column]) -> Iterator[str]:
+    """Everything that failed, in detail."""
+    for name, column in columns.items():
+        for vector, outcome in column.items():
+            if outcome.mark == FAILED:
+                yield f"{name}, {vector}:"
+                yield from (f"    {detail}" for detail in outcome.details)

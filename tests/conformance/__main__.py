@@ -10,7 +10,7 @@ import time
 from pathlib import Path
 
 from tests.conformance import languages
-from tests.conformance.matrix import FAILED, Column, Stage, complaints, lines, summary
+from tests.conformance.matrix import FAILED, Column, Stage, complaints, lines, slowest, summary
 from tests.conformance.vector import Vector, load
 
 
@@ -25,6 +25,7 @@ def main() -> int:
         help="columns of the matrix; all that have a toolchain here, if none is named",
     )
     parser.add_argument("--vector", nargs="+", action="extend", help='names, or "plan/*"')
+    parser.add_argument("--times", action="store_true", help="say which vectors take longest")
     parser.add_argument("--quick", action="store_true", help="leave out what takes long")
     options = parser.parse_args()
     vectors = [
@@ -53,6 +54,8 @@ def main() -> int:
                 return 1
             summaries.append(summary(name, columns[name], time.monotonic() - begin))
     print(*lines(vectors, columns), *complaints(columns), *summaries, sep="\n")
+    if options.times:
+        print(*slowest(columns), sep="\n")
     failed = any(each.mark == FAILED for column in columns.values() for each in column.values())
     return int(failed or not columns)
 
@@ -67,7 +70,9 @@ def column_of(name: str, vectors: list[Vector], scratch: Path) -> Column:
     with Stage(command, folder, scratch / "sources") as stage:
         for number, vector in enumerate(vectors, start=1):
             print(f"\r{name} {number}/{len(vectors)} {vector.name:60}", end="", file=sys.stderr)
-            column[vector.name] = stage.play(vector)
+            begin = time.monotonic()
+            outcome = column[vector.name] = stage.play(vector)
+            outcome.seconds = time.monotonic() - begin
     print(file=sys.stderr)
     return column
 

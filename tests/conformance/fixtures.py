@@ -4,28 +4,39 @@ from __future__ import annotations
 
 import json
 import re
-from collections.abc import Callable, Mapping
+from collections.abc import Mapping
 from pathlib import Path
 
-from tests import tiny_models
+from tests.checkpoint import gguf_attacks, safetensors_attacks
+from tests.checkpoint.builders import CONFIG
+from tests.conformance.fixture_kinds import Maker, calibration, checkpoints, conversion, damage
 from tests.conformance.vector import Vector
 
-Maker = Callable[[Path], object]
 
+def _with_weights(content: bytes) -> Maker:
+    """A folder whose one weight file holds this."""
 
-def tiny(folder: Path) -> None:
-    """Two blocks of width 64 of a Llama in bfloat16, with tied embeddings: 20 tensors."""
-    tiny_models.write(folder)
+    def make(folder: Path) -> None:
+        folder.mkdir()
+        (folder / "config.json").write_text(json.dumps(CONFIG))
+        (folder / "model.safetensors").write_bytes(content)
 
-
-def slow(folder: Path) -> None:
-    """A Llama that takes seconds as IQ4_XS."""
-    tiny_models.write_slow(folder)
+    return make
 
 
 FIXTURES: Mapping[str, Maker] = {
-    "tiny": tiny,
-    "slow": slow,
+    **checkpoints.FIXTURES,
+    **damage.FIXTURES,
+    **conversion.FIXTURES,
+    **calibration.FIXTURES,
+    **{
+        f"safetensors-{name}": _with_weights(content)
+        for name, (_, content) in safetensors_attacks.ATTACKS.items()
+    },
+    **{
+        f"{name}.gguf": (lambda path, content=content: path.write_bytes(content))
+        for name, (_, content) in gguf_attacks.ATTACKS.items()
+    },
 }
 
 

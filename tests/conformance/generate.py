@@ -41,8 +41,8 @@ def problems(vector: Vector) -> Iterator[str]:
         yield f"there is no kind of server {vector.server}"
     if vector.needs not in NEEDS:
         yield f"nothing is known of the need {vector.needs}"
-    if vector.token and vector.token not in {*CALLERS, "stranger"}:
-        yield f"there is no caller {vector.token}"
+    if vector.caller and vector.caller not in {*CALLERS, "stranger"}:
+        yield f"there is no caller {vector.caller}"
     for step in calls(vector):
         if step["call"] not in METHODS:
             yield f"there is no RPC {step['call']}"

@@ -23,6 +23,7 @@ class Outcome:
 
     mark: str
     details: list[str] = field(default_factory=list)
+    seconds: float = 0.0
 
 
 Column = dict[str, Outcome]
@@ -47,10 +48,10 @@ class Stage:
         with contextlib.ExitStack() as own:
             if KINDS[vector.server].is_shared:
                 server = self._shared_server(vector.server)
-                runner = self._shared_runner(vector.server, vector.token, server)
+                runner = self._shared_runner(vector.server, vector.caller, server)
             else:
                 server = own.enter_context(self._new_server(vector.server, vector.name))
-                runner = own.enter_context(self._new_runner(server, vector.token))
+                runner = own.enter_context(self._new_runner(server, vector.caller))
             if why := unmet(vector.needs, server):
                 return Outcome(SKIPPED, [why])
             failures = Play(vector, runner, server).run()
@@ -109,3 +110,10 @@ def complaints(columns: Mapping[str, Column]) -> Iterator[str]:
             if outcome.mark == FAILED:
                 yield f"{name}, {vector}:"
                 yield from (f"    {detail}" for detail in outcome.details)
+
+
+def slowest(columns: Mapping[str, Column], count: int = 12) -> Iterator[str]:
+    """The vectors that take longest, and how long."""
+    for name, column in columns.items():
+        for vector in sorted(column, key=lambda each: -column[each].seconds)[:count]:
+            yield f"{name}, {vector}: {column[vector].seconds:.1f} s"

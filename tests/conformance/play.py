@@ -41,6 +41,7 @@ class Play:
         self._server = server
         outputs = server.outputs / re.sub(r"\W", "-", vector.name)
         outputs.mkdir(exist_ok=True)
+        (outputs / "taken.gguf").touch()
         self._values = {"sources": str(server.sources), "outputs": str(outputs)}
         self._started: dict[str, Call] = {}
         self._failures: list[str] = []

@@ -113,7 +113,8 @@ class Server:
         """Starts it, on its folders as they are, and waits until it serves."""
         ready, log = self.folder / "ready", self.folder / "log"
         ready.unlink(missing_ok=True)
-        roots = (f"--source-root={self.sources}", f"--output-root={self.outputs}")
+        roots = [f"--output-root={folder}" for folder in (self.outputs, self.sources)]
+        roots.append(f"--source-root={self.sources}")
         command = [*COMMAND, "--listen", self._listen, "--ready-file", str(ready), *roots]
         # No programs: what is found on PATH must not decide about a vector.
         env = {**environment(), "PATH": str(self.folder / "nowhere")}

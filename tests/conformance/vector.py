@@ -40,8 +40,8 @@ class Vector:
     steps: list[Step]
     needs: str = ""
     """What the machine has to be for it, of `servers.NEEDS`; empty for any."""
-    token: str = ""
-    """Name of the caller, for a server with tokens."""
+    caller: str = ""
+    """Whose token the client has, of `servers.CALLERS`; empty for none."""
     is_slow: bool = False
     """Whether it takes more than some seconds."""
 

@@ -43,8 +43,8 @@ export UV_SYSTEM_CERTS := 1
 .DEFAULT_GOAL := help
 .DELETE_ON_ERROR:
 .NOTPARALLEL:
-.PHONY: help setup demo test lint format spec pytest go rust test-slow bench third_party generate \
-	baseline lock model llama-cpp gptqmodel clean
+.PHONY: help setup demo test lint format spec pytest go rust test-slow conformance bench third_party \
+	generate baseline lock model llama-cpp gptqmodel clean
 
 help: ## print these targets
 	@awk -F ':.*## ' '/^[a-z_-]+:.*## / { printf "make %-12s %s\n", $$1, $$2 }' $(MAKEFILE_LIST)
@@ -74,10 +74,11 @@ spec: setup ## lint the spec, compare it with the baseline, generated code and r
 	$(BIN)/python tools/generate_go.py --check
 	$(BIN)/python tools/generate_rust.py --check
 	$(BIN)/python tools/reason_page.py --check
+	$(BIN)/python -m tests.conformance.generate --check
 
 # One thread for each library: the tests start several processes, and sums must not depend on the
 # machine.
-pytest go rust test-slow: export OMP_NUM_THREADS := 1
+pytest go rust test-slow conformance: export OMP_NUM_THREADS := 1
 pytest test-slow: export QUANTD_TEST_MODEL := $(CURDIR)/$(MODEL)
 
 # The Rust client is tested against a server that this Python starts.
@@ -115,6 +116,9 @@ else
 	$(CARGO) doc --locked --no-deps --all-features
 endif
 
+conformance: setup ## run the conformance vectors in every language that has a toolchain here
+	$(BIN)/python -m tests.conformance
+
 gptqmodel: $(GPTQMODEL_INSTALLED) ## install gptqmodel, so that the slow tests compare with it
 
 bench: setup model llama-cpp ## print the tables of measurements
@@ -122,11 +126,12 @@ bench: setup model llama-cpp ## print the tables of measurements
 
 third_party: $(THIRD_PARTY) ## write the .proto files that the spec imports into third_party/
 
-generate: setup ## generate the clients' code of the spec and the page of reason codes
+generate: setup ## generate the clients' code of the spec, the page of reason codes and the vectors
 	$(BIN)/python tools/generate.py
 	$(BIN)/python tools/generate_go.py
 	$(BIN)/python tools/generate_rust.py
 	$(BIN)/python tools/reason_page.py
+	$(BIN)/python -m tests.conformance.generate
 
 baseline: setup ## accept the spec as it is now as what `buf breaking` compares with
 	$(BIN)/buf build proto --exclude-source-info --output proto/baseline.binpb

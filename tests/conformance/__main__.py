@@ -7,10 +7,20 @@ import fnmatch
 import sys
 import tempfile
 import time
+from concurrent.futures import ThreadPoolExecutor
 from pathlib import Path
 
 from tests.conformance import languages
-from tests.conformance.matrix import FAILED, Column, Stage, complaints, lines, slowest, summary
+from tests.conformance.matrix import (
+    FAILED,
+    Column,
+    Stage,
+    complaints,
+    groups,
+    lines,
+    slowest,
+    summary,
+)
 from tests.conformance.vector import Vector, load
 
 
@@ -25,6 +35,7 @@ def main() -> int:
         help="columns of the matrix; all that have a toolchain here, if none is named",
     )
     parser.add_argument("--vector", nargs="+", action="extend", help='names, or "plan/*"')
+    parser.add_argument("--at-once", type=int, default=3, help="vectors to play at once")
     parser.add_argument("--times", action="store_true", help="say which vectors take longest")
     parser.add_argument("--quick", action="store_true", help="leave out what takes long")
     options = parser.parse_args()
@@ -48,7 +59,7 @@ def main() -> int:
                 continue
             begin = time.monotonic()
             try:
-                columns[name] = column_of(name, vectors, Path(scratch))
+                columns[name] = column_of(name, vectors, Path(scratch), options.at_once)
             except languages.NotBuiltError as error:
                 print(error, file=sys.stderr)
                 return 1
@@ -60,7 +71,7 @@ def main() -> int:
     return int(failed or not columns)
 
 
-def column_of(name: str, vectors: list[Vector], scratch: Path) -> Column:
+def column_of(name: str, vectors: list[Vector], scratch: Path, at_once: int) -> Column:
     """Builds a runner and plays the vectors."""
     folder = scratch / name
     folder.mkdir()
@@ -68,11 +79,15 @@ def column_of(name: str, vectors: list[Vector], scratch: Path) -> Column:
     command = languages.build(languages.LANGUAGES[name], folder)
     column: Column = {}
     with Stage(command, folder, scratch / "sources") as stage:
-        for number, vector in enumerate(vectors, start=1):
-            print(f"\r{name} {number}/{len(vectors)} {vector.name:60}", end="", file=sys.stderr)
-            begin = time.monotonic()
-            outcome = column[vector.name] = stage.play(vector)
-            outcome.seconds = time.monotonic() - begin
+
+        def play(group: list[Vector]) -> None:
+            for vector in group:
+                column[vector.name] = stage.play(vector)
+                count = f"{len(column)}/{len(vectors)}"
+                print(f"\r{name} {count} {vector.name:60}", end="", file=sys.stderr)
+
+        with ThreadPoolExecutor(at_once) as pool:
+            list(pool.map(play, groups(vectors)))
     print(file=sys.stderr)
     return column
 

@@ -3,6 +3,9 @@
 from __future__ import annotations
 
 import contextlib
+import dataclasses
+import threading
+import time
 from collections.abc import Iterable, Iterator, Mapping, Sequence
 from dataclasses import dataclass, field
 from pathlib import Path
@@ -41,15 +44,22 @@ class Stage:
         self._shared: dict[str, Server] = {}
         self._runners: dict[tuple[str, str], Runner] = {}
         self._closing = contextlib.ExitStack()
+        self._sharing = threading.Lock()
 
     def play(self, vector: Vector) -> Outcome:
-        """Plays a vector."""
-        fixtures.provide(vector, self._sources)
+        """Plays a vector. Several may be played at once."""
+        begin = time.monotonic()
+        outcome = self._play(vector)
+        return dataclasses.replace(outcome, seconds=time.monotonic() - begin)
+
+    def _play(self, vector: Vector) -> Outcome:
         with contextlib.ExitStack() as own:
-            if KINDS[vector.server].is_shared:
-                server = self._shared_server(vector.server)
-                runner = self._shared_runner(vector.server, vector.caller, server)
-            else:
+            with self._sharing:
+                fixtures.provide(vector, self._sources)
+                if KINDS[vector.server].is_shared:
+                    server = self._shared_server(vector.server)
+                    runner = self._shared_runner(vector.server, vector.caller, server)
+            if not KINDS[vector.server].is_shared:
                 server = own.enter_context(self._new_server(vector.server, vector.name))
                 runner = own.enter_context(self._new_runner(server, vector.caller))
             if why := unmet(vector.needs, server):
@@ -81,6 +91,16 @@ class Stage:
 
     def __exit__(self, *_: object) -> None:
         self._closing.close()
+
+
+def groups(vectors: Sequence[Vector]) -> list[list[Vector]]:
+    """Vectors that may be played at the same time as others, those that take long first.
+
+    Callers of a guarded server see each other's jobs: these are played one after the other.
+    """
+    found = [[vector] for vector in vectors if not KINDS[vector.server].is_guarded]
+    guarded = [vector for vector in vectors if KINDS[vector.server].is_guarded]
+    return sorted([*found, guarded], key=lambda group: not any(each.is_slow for each in group))
 
 
 def lines(vectors: Iterable[Vector], columns: Mapping[str, Column]) -> Iterator[str]:

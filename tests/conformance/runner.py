@@ -76,6 +76,7 @@ class Runner:
         self._calls: dict[str, Call] = {}
         self._numbers = itertools.count(1)
         self._complaints: list[str] = []
+        self._writing = threading.Lock()
         self._threads = [
             threading.Thread(target=self._read, daemon=True),
             threading.Thread(target=self._read_errors, daemon=True),
@@ -114,8 +115,9 @@ class Runner:
 
     def _order(self, **members: Any) -> None:
         try:
-            self._input.write(json.dumps(members).encode() + b"\n")
-            self._input.flush()
+            with self._writing:
+                self._input.write(json.dumps(members).encode() + b"\n")
+                self._input.flush()
         except OSError:
             raise RunnerError(f"the runner has ended: {self._said()}") from None
 
@@ -128,7 +130,7 @@ class Runner:
             except (ValueError, KeyError, TypeError):
                 self._complaints.append(f"not understood: {line[:200]!r}")
         ended = {"error": {"code": "RUNNER_ENDED", "message": self._said()}}
-        for call in self._calls.values():
+        for call in list(self._calls.values()):
             call.lines.put({"id": call.id, **ended})
 
     def _read_errors(self) -> None:

@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import contextlib
+import json
 import os
 import signal
 import subprocess
@@ -44,7 +45,8 @@ KINDS: dict[str, Kind] = {
         ("--max-queued-jobs=1", "--max-events-per-job=4", "--max-request-bytes=20000"),
         is_shared=False,
     ),
-    "throttled": Kind(("--max-calls-per-second=2",), is_shared=False),
+    "throttled": Kind(("--max-calls-per-second=0.05",), is_shared=False, is_guarded=True),
+    "forgetful": Kind(("--grace=2",), is_shared=False),
     "durable": Kind(("--grace=2", "--heartbeat-interval=1"), is_shared=False, is_durable=True),
 }
 
@@ -109,6 +111,11 @@ class Server:
             options += ["--token", str(self.folder / f"{token}.token")]
         return options
 
+    @property
+    def is_running(self) -> bool:
+        """Whether it was started and not ended."""
+        return self._process is not None
+
     def start(self) -> None:
         """Starts it, on its folders as they are, and waits until it serves."""
         ready, log = self.folder / "ready", self.folder / "log"
@@ -146,6 +153,19 @@ class Server:
         self._process = None
         if self.forwarder:
             self.forwarder.lead_to(None)
+
+    def kill_worker(self) -> None:
+        """Ends the worker of its newest job by signal 9, as the kernel does without memory."""
+        os.kill(self._worker(), signal.SIGKILL)
+
+    def abort_worker(self) -> None:
+        """Ends the worker of its newest job by signal 6, as a fault in native code does."""
+        os.kill(self._worker(), signal.SIGABRT)
+
+    def _worker(self) -> int:
+        lines = (self.folder / "log").read_text().splitlines()
+        started = [line for line in map(json.loads, lines) if line["event"] == "job.started"]
+        return int(started[-1]["worker_pid"])
 
     def cut(self) -> None:
         """Breaks all connections to it."""

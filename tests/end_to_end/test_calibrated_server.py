@@ -73,6 +73,7 @@ def test_a_job_with_its_events(models, address) -> None:
     )
     assert {tensor.progress.blocks_done for tensor in solved} == {0, 1}
     assert {tensor.progress.blocks_total for tensor in solved} == {2}
+    assert stream.job.progress.blocks_done == 2
     assert result.calibration.samples_requested == result.calibration.samples_usable == 12
     assert result.calibration.tokens == 12 * 32
     assert len(result.calibration.sha256) == 64

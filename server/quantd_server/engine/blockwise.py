@@ -132,6 +132,7 @@ class BlockwiseRun:
             quantizer = make(by_block.pop(block.index, []), self._read)
             yield from self._do_block(quantizer, block.stages())
             done = block.index + 1
+            on_progress(0.0)
             return_free_memory()
         if by_block:
             head = OutputHead(model, walk)

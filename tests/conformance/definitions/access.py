@@ -80,4 +80,11 @@ VECTORS: list[Vector] = [
         server="guarded",
         caller="admin",
     ),
+    vector(
+        "access/too-many-calls",
+        answered(LIST, {}, {}),
+        refused(LIST, {}, "RESOURCE_EXHAUSTED", "TOO_MANY_CALLS", retryable=True),
+        server="throttled",
+        caller="reader",
+    ),
 ]

@@ -111,6 +111,59 @@ connections_cut = [
     ended(*AGAIN, "SUCCEEDED"),
 ]
 
+worker_killed = [
+    *begun(),
+    {"until": "job", "see": TENSOR},
+    {"server": "kill_worker"},
+    {"until": "job", "see": RUNNING},
+    {"server": "kill_worker"},
+    {
+        "end": "job",
+        "expect": {
+            "events": {
+                "states": [*AGAIN, *AGAIN, "FAILED"],
+                "warnings": ["JOB_RETRIED"],
+                "final": {"code": "RESOURCE_EXHAUSTED", "reason": "WORKER_KILLED"},
+            }
+        },
+    },
+]
+
+worker_aborted = [
+    *begun(),
+    {"server": "abort_worker"},
+    {"until": "job", "see": RUNNING},
+    {"server": "abort_worker"},
+    {"until": "job", "see": RUNNING},
+    {"server": "abort_worker"},
+    {
+        "end": "job",
+        "expect": {
+            "events": {
+                "states": [*AGAIN, *AGAIN, *AGAIN, "FAILED"],
+                "warnings": ["JOB_RETRIED", "JOB_RETRIED"],
+                "final": {"code": "INTERNAL", "reason": "WORKER_DIED"},
+            }
+        },
+    },
+]
+
+source_changed = [
+    *begun("brittle"),
+    {"server": "kill"},
+    {"damage": "${sources}/brittle"},
+    {"server": "start"},
+    {
+        "end": "job",
+        "expect": {
+            "events": {
+                "states": [*AGAIN, *AGAIN, "FAILED"],
+                "final": {"code": "FAILED_PRECONDITION", "reason": "SOURCE_CHANGED"},
+            }
+        },
+    },
+]
+
 RESTARTS = 20
 
 twenty_restarts = [
@@ -134,6 +187,9 @@ VECTORS: list[Vector] = [
         "stop": stopped,
         "late-server": gone_for_a_while,
         "cut-connections": connections_cut,
+        "worker-killed": worker_killed,
+        "worker-aborted": worker_aborted,
+        "source-changed": source_changed,
         "twenty-restarts": twenty_restarts,
     }.items()
 ]

@@ -15,16 +15,21 @@ from tests.conformance.definitions.writing import (
     LIST,
     NF4,
     NOT_FOUND,
+    PARSE,
     PRECONDITION,
     QUANTIZE,
     TOKENS,
     WATCH,
     answered,
+    aqlm,
+    awq,
     call,
     gguf,
+    gptq,
     refused,
     some,
     spec,
+    tokens,
     vector,
 )
 from tests.conformance.vector import Step, Vector
@@ -33,6 +38,7 @@ SUCCEEDED = ["QUEUED", "RUNNING", "SUCCEEDED"]
 ID = "7f3c1b52-8f62-4f4c-9d3e-0c8b6f1f2a11"
 OTHER_ID = "0b1f7d8e-5a52-4c7e-9a55-3d5a0b7f9c10"
 NAME = {"name": "${job}"}
+SPEC = ("calibration", "evaluation", "allowNonFinite")
 KEEP = {"keep": {"job": "events.name"}}
 SEEN = {"keep": {"job": "snapshot.name"}}
 
@@ -45,7 +51,7 @@ def quantize(
     **more: Any,
 ) -> Step:
     """A job that is followed to its end, which has to be as ``events`` says."""
-    members = {name: more.pop(name) for name in ("calibration", "allowNonFinite") if name in more}
+    members = {name: more.pop(name) for name in SPEC if name in more}
     request = {"spec": spec(source, method, output, **members), **more}
     expected = {"events": {"states": SUCCEEDED, "warnings": [], **(events or {})}}
     return call(QUANTIZE, request, expect=expected, **KEEP)
@@ -267,17 +273,154 @@ def listing() -> list[Step]:
     ]
 
 
-def calibrated(method: dict[str, Any], kind: str, **events: Any) -> Step:
-    """A job of a method that calibrates, on token ids of the request."""
+def failed(code: str, reason: str, message: str = ".") -> dict[str, Any]:
+    """The events of a job that fails while it runs."""
+    final = {"code": code, "reason": reason, "message": {"$text": message}}
+    return {"states": ["QUEUED", "RUNNING", "FAILED"], "final": final}
+
+
+def calibrated(
+    source: str, method: dict[str, Any], kind: str, warnings: list[str], **more: Any
+) -> Step:
+    """A job of a method that calibrates, on token ids of the request, with these warnings."""
+    usage = {"samplesRequested": 8, "samplesUsable": 8, "tokens": "256"}
+    done = {"progress": {"blocksDone": tiny.BLOCKS, "blocksTotal": tiny.BLOCKS}}
+    result = result_of(calibration=usage, **more.pop("result", {}))
     expected = {
-        "types": {kind: tiny.LINEAR_COUNT, "BF16": 1 + tiny.NORM_COUNT},
-        "last": result_of(
-            calibration={"samplesRequested": 8, "samplesUsable": 8, "tokens": "256"},
-            relativeError={"$between": [0.01, 0.5]},
-        ),
-        **events,
+        "types": more.pop("types", {kind: tiny.LINEAR_COUNT}),
+        "warnings": warnings,
+        "last": {**result, **done},
     }
-    return quantize("tiny", method, "out", expected, calibration=TOKENS)
+    return quantize(source, method, "out", expected, **{"calibration": TOKENS, **more})
+
+
+def plain_gptq() -> Step:
+    """GPTQ as it is meant to be, measured at the end."""
+    measured = {
+        "tokens": "62",
+        "sourcePerplexity": {"$between": [100, 1000]},
+        "perplexity": {"$between": [100, 1000]},
+        "klDivergence": {"$between": [0, 1]},
+        "topTokenAgreement": {"$between": [0, 1]},
+    }
+    result = {"evaluation": measured, "relativeError": {"$between": [0.01, 0.3]}}
+    step = calibrated(
+        "tiny",
+        gptq(),
+        "GPTQ4",
+        [],
+        result=result,
+        evaluation=tokens(range(1, 33), range(40, 72)),
+    )
+    down = {"model.layers.1.mlp.down_proj.qweight": {"outputError": {"$between": [0.001, 1]}}}
+    step["expect"]["events"]["tensors"] = down
+    step["expect"]["events"]["stages"] = some("CALIBRATING", "QUANTIZING", "EVALUATING")
+    return step
+
+
+def few_tokens() -> Step:
+    """Too few tokens to learn from, and a model whose logits are infinite."""
+    warnings = {"$some": ["NON_FINITE_WEIGHTS", "TOO_FEW_TOKENS", "EVALUATION_NOT_FINITE"]}
+    data = {"calibration": tokens([5, 6, 7]), "evaluation": tokens(range(1, 33))}
+    expected = {"warnings": warnings, "types": {"GPTQ4": tiny.LINEAR_COUNT}}
+    return quantize("endless-norm", gptq(), "out", expected, allowNonFinite=True, **data)
+
+
+CALIBRATED: dict[str, Step] = {
+    "gptq": plain_gptq(),
+    "awq": calibrated(
+        "huge-inputs",
+        awq(modulesToNotConvert=["model.layers.0.mlp.up_proj"], gptqSolver=True),
+        "AWQ4",
+        ["SECOND_MOMENT_INDEFINITE"],
+        types={"AWQ4": tiny.LINEAR_COUNT - 1},
+    ),
+    "aqlm": calibrated(
+        "huge-weights",
+        aqlm(),
+        "AQLM2x4",
+        ["WEIGHTS_SATURATED", "EVALUATION_TOO_SHORT"],
+        evaluation=tokens([5], [6]),
+    ),
+    "few-tokens": few_tokens(),
+    "parameter-not-float": quantize(
+        "int-norm",
+        gptq(),
+        "out",
+        failed(PRECONDITION, "PARAMETER_NOT_FLOAT", "model.norm.weight"),
+        calibration=TOKENS,
+    ),
+    "architecture": quantize(
+        "head-missing",
+        gptq(),
+        "out",
+        failed(PRECONDITION, "ARCHITECTURE_NOT_SUPPORTED"),
+        calibration=TOKENS,
+    ),
+}
+
+FAILING: dict[str, Step] = {
+    "not-finite": quantize(
+        "not-a-number",
+        NF4,
+        "out",
+        failed(PRECONDITION, "NON_FINITE_WEIGHTS", "q_proj.weight.*element 66"),
+    ),
+    "not-finite-allowed": quantize(
+        "not-a-number", NF4, "out", {"warnings": ["NON_FINITE_WEIGHTS"]}, allowNonFinite=True
+    ),
+    "out-of-range": quantize(
+        "beyond-float16", INT8, "out", failed(PRECONDITION, "WEIGHTS_OUT_OF_RANGE", "q_proj")
+    ),
+}
+
+
+def a_full_queue() -> list[Step]:
+    """One job runs, one waits, and there is no place for a third."""
+    asked = {"spec": spec("tiny", NF4, "third")}
+    return [
+        *begun("x.gguf", "running"),
+        *begun("y.gguf", "waiting", wait=False),
+        answered(GET, {"name": "${waiting}"}, {"job": {"queuePosition": 0}}),
+        refused(QUANTIZE, asked, "RESOURCE_EXHAUSTED", "QUEUE_FULL", retryable=True),
+        answered(CANCEL, {"name": "${waiting}"}, {"job": {"state": "JOB_STATE_CANCELLED"}}),
+        {"end": "waiting", "expect": {"events": {"states": ["QUEUED", "CANCELLED"]}}},
+        answered(CANCEL, {"name": "${running}"}, {}),
+        {"end": "running"},
+    ]
+
+
+def late_watcher() -> list[Step]:
+    """What is no longer kept is told by a snapshot that stands for it."""
+    late = {"late": True, "events": {"states": ["SUCCEEDED"], "last": {"name": "${job}"}}}
+    return [
+        call(QUANTIZE, {"spec": spec("tiny", NF4, "out")}, expect={"late": True}, **KEEP),
+        call(WATCH, NAME, expect={"late": True, "events": {"states": {"$some": ["SUCCEEDED"]}}}),
+        call(WATCH, {"name": "${job}", "afterSequence": "3"}, expect=late),
+    ]
+
+
+def a_server_without_state() -> list[Step]:
+    """A server that keeps nothing ends its jobs with itself."""
+    final = {"code": "UNAVAILABLE", "reason": "SERVER_STOPPED"}
+    states = ["QUEUED", "RUNNING", "CANCELLING", "FAILED"]
+    return [
+        *begun("x.gguf"),
+        {"server": "stop"},
+        {
+            "end": "job",
+            "expect": {"events": {"states": states, "final": final}},
+        },
+    ]
+
+
+def a_large_request() -> list[Step]:
+    """A request beyond what the server takes is refused, and the next one is answered."""
+    large = {"configJson": '{"a": "' + "x" * 30_000 + '"}'}
+    return [
+        call(PARSE, large, expect={"error": {"code": "RESOURCE_EXHAUSTED"}}),
+        answered(PARSE, {"configJson": "{}"}, {"status": "CONFIG_STATUS_NOT_QUANTIZED"}),
+    ]
 
 
 VECTORS: list[Vector] = [
@@ -288,4 +431,10 @@ VECTORS: list[Vector] = [
     vector("job/last-event", *after_the_last_event()),
     vector("job/output-in-use", *one_output_for_two(), is_slow=True),
     vector("job/list", *listing(), is_slow=True),
+    *(vector(f"job/{name}", step) for name, step in FAILING.items()),
+    *(vector(f"job/{name}", step, is_slow=True) for name, step in CALIBRATED.items()),
+    vector("job/queue-full", *a_full_queue(), server="narrow", is_slow=True),
+    vector("job/late-watcher", *late_watcher(), server="narrow", is_slow=True),
+    vector("job/large-request", *a_large_request(), server="narrow", is_slow=True),
+    vector("job/server-without-state", *a_server_without_state(), server="forgetful", is_slow=True),
 ]

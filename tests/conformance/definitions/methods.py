@@ -43,7 +43,7 @@ VECTORS: list[Vector] = [
     vector(f"method/{name}", step)
     for name, step in {
         "aqlm-bits-high": warned(
-            "wide", aqlm(numCodebooks=8, nbitsPerCodebook=8), "AQLM_BITS_HIGH"
+            "wide", aqlm(numCodebooks=4, nbitsPerCodebook=8), "AQLM_BITS_HIGH"
         ),
         "aqlm-bits-too-many": stopped(
             "wide",

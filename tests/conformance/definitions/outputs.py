@@ -34,6 +34,7 @@ def refused_output(
             PLAN,
             asked,
             {"executable": False, "findings": some(finding("ERROR", reason, FIELD))},
+            unsteady=reason == "DISK_TOO_SMALL",
         ),
         refused(QUANTIZE, asked, code, reason, FIELD),
     )

@@ -140,9 +140,13 @@ FINDINGS = {
         {**GPTQ, "group_size": 128, "sym": False},
         finding("WARNING", "GPTQ_FORMAT_ASSUMED"),
     ),
-    "rule-of-the-spec": (
-        {"quant_method": "gptq", "bits": 5},
-        finding("ERROR", "UINT32_IN", "bits"),
+    "key-twice": (
+        '{"quant_method": "gptq", "bits": 4, "bits": 4}',
+        finding("ERROR", "CONFIG_DUPLICATE_KEY"),
+    ),
+    "too-deep": (
+        '{"quant_method": "gptq", "a":' + "[" * 5000 + "]" * 5000 + "}",
+        finding("ERROR", "CONFIG_NESTED_TOO_DEEPLY"),
     ),
     "unknown-field": (
         {**GPTQ, "group_sizes": 128},

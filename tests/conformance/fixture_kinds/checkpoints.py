@@ -75,6 +75,20 @@ def with_weights(scale: float = 1.0, **values: float) -> Maker:
     return make
 
 
+def endless_norm(folder: Path) -> None:
+    """The tiny checkpoint with an infinity in its last norm."""
+    values = tiny_models.weights(tiny_models.config())["model.norm.weight"]
+    values[0] = np.inf
+    tiny_models.write(folder, changes={"model.norm.weight": values})
+
+
+def huge_inputs(folder: Path) -> None:
+    """The tiny checkpoint with a layer whose outputs have squares beyond all range."""
+    name = "model.layers.0.mlp.up_proj.weight"
+    values = tiny_models.weights(tiny_models.config())[name] * np.float32(1e19)
+    tiny_models.write(folder, dtype="F32", changes={name: values})
+
+
 def with_tensors(**raw: tiny_models.StoredTensor) -> Maker:
     """The tiny checkpoint with more tensors, or other ones; names with "/" for "."."""
     named = {name.replace("__", "."): stored for name, stored in raw.items()}
@@ -103,26 +117,10 @@ def large(folder: Path) -> None:
     header_checkpoints.write(folder, config, shapes)
 
 
-def experts(folder: Path) -> None:
-    """A mixture of 16 experts a block, with real weights: few tokens reach each of them."""
-    config, shapes = header_checkpoints.mixture(experts=16)
-    header_checkpoints.write(folder, config, shapes)
-    random = np.random.default_rng(3)
-    stored = {
-        name: ("BF16", shape, tiny_models.encode(_drawn(random, name, shape), "BF16"))
-        for name, shape in shapes.items()
-    }
-    tiny_models.write_safetensors(folder / "model.safetensors", stored)
-
-
-def _drawn(random: np.random.Generator, name: str, shape: tuple[int, ...]) -> Any:
-    values = random.standard_normal(shape, np.float32)
-    return 1 + values / 10 if name.endswith("norm.weight") else values / 20
-
-
 FIXTURES: Mapping[str, Maker] = {
     "tiny": tiny,
     "slow": tiny_models.write_slow,
+    "brittle": tiny_models.write_slow,
     "sharded": lambda folder: tiny_models.write(folder, shards=2),
     "wide": headers(hidden=256, intermediate=512),
     "odd": headers(hidden=60, heads=2, kv_heads=1),
@@ -130,7 +128,6 @@ FIXTURES: Mapping[str, Maker] = {
     "gpt2": lambda folder: tiny_models.write(folder, "gpt2"),
     "untied": untied,
     "mixture": mixture(),
-    "experts": experts,
     "endless": endless,
     "large": large,
     "long-context": with_config(max_position_embeddings=4096),
@@ -143,7 +140,9 @@ FIXTURES: Mapping[str, Maker] = {
     "quantized-hqq": with_config(quantization_config={"quant_method": "hqq"}),
     "not-a-number": with_weights(at_66=float("nan")),
     "beyond-float16": with_weights(at_7=1e6),
-    "huge-weights": with_weights(1e18, at_7=1e30),
+    "huge-weights": with_weights(at_199=1e6, at_330=1e18),
+    "endless-norm": endless_norm,
+    "huge-inputs": huge_inputs,
     "name-taken": with_tensors(
         model__layers__0__self_attn__q_proj__SCB=("F32", (64,), bytes(256)),
         model__layers__0__self_attn__q_proj__scales=("F16", (2, 64), bytes(256)),

@@ -108,7 +108,6 @@ FIXTURES: Mapping[str, Maker] = {
     "no-weights": without_weights("README.md"),
     "pipe": instead_of_weights(os.mkfifo),
     "dangling": instead_of_weights(lambda path: path.symlink_to("nothing")),
-    "loop": instead_of_weights(lambda path: path.symlink_to(path.name)),
     "leading-out": instead_of_weights(lambda path: path.symlink_to("../tiny/model.safetensors")),
     "unreadable": small(unreadable),
     "locked": small(locked),

@@ -139,6 +139,27 @@ def test_jobs_are_filtered_and_come_page_by_page(server, client):
         next(client.jobs(states=["done"]))
 
 
+def test_requests_are_sent_as_they_are(server, client):
+    page = v1.ListJobsRequest(page_size=1)
+    page.created_from.FromSeconds(1)
+    assert client.call(page).next_page_token == SECOND_PAGE
+    assert server.requests("ListJobs") == [page]
+    assert client.call(v1.GetJobRequest(name=JOB)).job.name == JOB
+    with pytest.raises(TypeError, match="got WatchJobRequest, expected one of GetCapab"):
+        client.call(v1.WatchJobRequest(name=JOB))
+
+
+async def test_streams_of_requests_as_they_are(server, async_client):
+    request = v1.QuantizeRequest(labels={"team": "a"})
+    request.spec.source_uri = "/models/m"
+    events = [event async for event in await async_client.follow(request)]
+    (sent,) = server.requests("Quantize")
+    assert sent.labels == {"team": "a"} and uuid.UUID(sent.request_id)
+    assert not request.request_id
+    watch = v1.WatchJobRequest(name=JOB, after_sequence=2)
+    assert [event async for event in await async_client.follow(watch)] == events[2:]
+
+
 def test_a_method_has_to_be_a_message(client):
     with pytest.raises(TypeError, match=r"method: got str, expected a MethodConfig"):
         client.plan("/m", "gguf")

@@ -61,3 +61,11 @@ def test_it_gives_up_with_the_error_after_a_silence():
 def test_the_server_may_ask_for_a_longer_pause():
     follower = JobFollower(Reconnect(initial_delay=0.1))
     assert follower.delay_after(lost(retry_after=3.0)) == 3.0
+
+
+@pytest.mark.parametrize(("seen", "is_over"), [(2, False), (3, True), (4, False)])
+def test_a_finished_job_is_over_when_its_last_event_was_seen(seen, is_over):
+    """Whoever saw more than there is has the wrong number, and the server says so."""
+    follower = JobFollower(Reconnect(), last_sequence=seen)
+    follower.see(v1.Job(state="JOB_STATE_SUCCEEDED", last_sequence=3))
+    assert follower.is_over() is is_over

@@ -109,6 +109,14 @@ def test_watching_after_the_last_event_ends_at_once(server, client):
     assert stream.result() == server.log[-1].snapshot.result
 
 
+def test_watching_waits_for_the_server(tmp_path_factory):
+    fake = FakeServer(tmp_path_factory.mktemp("s"))
+    threading.Timer(0.2, fake.start).start()
+    with quantd.Client(fake.address, reconnect=QUICK) as client:
+        assert list(client.watch(JOB))
+    fake.stop()
+
+
 def test_leaving_cancels_nothing_and_iterating_goes_on(server, client):
     stream = quantize(client)
     first = next(stream)

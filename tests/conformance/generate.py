@@ -6,6 +6,7 @@ import argparse
 import importlib
 import json
 import pkgutil
+import re
 import sys
 from collections.abc import Iterator
 from dataclasses import asdict, fields
@@ -60,6 +61,13 @@ def _with_values(request: Any) -> Any:
     return json.loads(text.replace("${last}", "1"))
 
 
+def written(members: Any) -> str:
+    """JSON for people: a member a line, but lists of numbers in one."""
+    text = json.dumps(members, indent=1, ensure_ascii=False)
+    numbers = re.compile(r"\[\s+(-?\d[-\d,\s]*?)\s+\]")
+    return numbers.sub(lambda found: f"[{' '.join(found[1].split())}]", text) + "\n"
+
+
 def texts() -> dict[str, str]:
     """What the files have to hold, by name.
 
@@ -77,7 +85,7 @@ def texts() -> dict[str, str]:
                 raise ValueError(f"{vector.name}: there are two of this name")
             names.add(vector.name)
             members.append({k: v for k, v in asdict(vector).items() if v != DEFAULTS[k]})
-        found[f"{area}.json"] = json.dumps(members, indent=1, ensure_ascii=False) + "\n"
+        found[f"{area}.json"] = written(members)
     return found
 
 

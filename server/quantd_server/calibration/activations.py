@@ -93,14 +93,15 @@ class ActivationStore:
     def put(self, key: Hashable, value: torch.Tensor) -> None:
         """Stores ``value``, replacing what was there. Raises QuantdError DISK_FULL."""
         self.drop(key)
-        held = value.cpu()
+        # In one layout, so that what is computed from it does not depend on where it was kept.
+        held = value.cpu().contiguous()
         if self.memory_bytes + held.nbytes <= self._budget or not held.nbytes:
             if held.untyped_storage().nbytes() > held.nbytes:
                 held = held.clone()  # A view would keep its whole base alive.
             self._memory[key] = held
             self.memory_bytes += held.nbytes
         else:
-            self._spill(key, held.contiguous())
+            self._spill(key, held)
 
     def get(self, key: Hashable) -> torch.Tensor:
         """What was put, bit for bit. Raises KeyError."""
@@ -155,7 +156,7 @@ class ActivationStore:
             while position < len(data):
                 position += os.pwrite(self._descriptor, data[position:], offset + position)
         except OSError as error:
-            raise _failed(error) from None
+            raise scratch_failed(error) from None
         self.spilled_bytes = max(self.spilled_bytes, offset + value.nbytes)
         self._spilled[key] = _Spilled(offset, value.nbytes, value.shape, value.dtype)
 
@@ -166,7 +167,7 @@ class ActivationStore:
         while position < len(data):
             got = os.preadv(self._descriptor, [data[position:]], spilled.offset + position)
             if got == 0:
-                raise _failed(OSError(errno.EIO, ""))
+                raise scratch_failed(OSError(errno.EIO, ""))
             position += got
         return value
 
@@ -181,7 +182,8 @@ def _bytes(value: torch.Tensor) -> memoryview:
     return value.view(-1).view(torch.uint8).numpy().data
 
 
-def _failed(error: OSError) -> QuantdError:
+def scratch_failed(error: OSError) -> QuantdError:
+    """What a job ends with whose activations cannot be kept, or read back."""
     if error.errno in (errno.ENOSPC, errno.EDQUOT, errno.EFBIG):
         return QuantdError(
             reason="DISK_FULL",

@@ -8,7 +8,7 @@ computed once: see ``replay``.
 
 from __future__ import annotations
 
-from collections.abc import Callable, Collection, Iterator, Sequence
+from collections.abc import Callable, Collection, Iterable, Iterator, Sequence
 
 import torch
 
@@ -67,8 +67,18 @@ class BlockWalk:
             on_progress=on_progress,
             check_cancelled=check_cancelled,
         )
+        self._first_block = 0
         self.micro_batches = micro_batches(sequences, step_tokens or default_step_tokens(model))
         """Token ids, [batch, length] each."""
+
+    def go_on(self, first_block: int, states: Iterable[torch.Tensor]) -> None:
+        """Begin at ``first_block`` instead, with the hidden states before it.
+
+        ``states``: as ``states`` gave them in an earlier walk, one for each micro-batch.
+        """
+        self._first_block = first_block
+        for number, value in enumerate(states):
+            self._store.put(("states", number), value)
 
     def __iter__(self) -> Iterator[BlockStep]:
         model = self._model
@@ -77,8 +87,10 @@ class BlockWalk:
         probe = model.embed(tokens)
         for number, tokens in enumerate(self.micro_batches):
             self._options.check_cancelled()
-            self._store.put(("states", number), model.embed(tokens))
-        for index, block in enumerate(model.blocks):
+            embedded = model.embed(tokens)  # in any case: it finds how blocks are called
+            if not self._first_block:
+                self._store.put(("states", number), embedded)
+        for index, block in list(enumerate(model.blocks))[self._first_block :]:
             model.load_block(index)
             try:
                 call = model.calls(probe.shape[0], probe.shape[1])[index]
@@ -102,6 +114,10 @@ class BlockWalk:
         After the walk, those after the last block.
         """
         return self._store.get(("states", number))
+
+    def all_states(self) -> Iterator[torch.Tensor]:
+        """Those of all micro-batches, in their order."""
+        return map(self.states, range(len(self.micro_batches)))
 
 
 def micro_batches(sequences: Sequence[torch.Tensor], tokens: int) -> list[torch.Tensor]:

@@ -21,11 +21,12 @@ import os
 import re
 import shutil
 import threading
-from collections.abc import Callable, Iterator
+from collections.abc import Callable, Iterable, Iterator
 from pathlib import Path
 from types import TracebackType
 from typing import NoReturn, Self
 
+from quantd_server.checkpoint.durable import fsync, reserve, write_end, write_pieces
 from quantd_server.checkpoint.source_file import open_source
 from quantd_server.errors import QuantdError
 
@@ -118,7 +119,7 @@ class Output(abc.ABC):
             try:
                 os.ftruncate(descriptor, nbytes)
                 if nbytes:
-                    _reserve(descriptor, nbytes)
+                    reserve(descriptor, nbytes)
             except BaseException:
                 os.close(descriptor)
                 raise
@@ -173,25 +174,23 @@ class Output(abc.ABC):
         with self._using(), _failures_named():
             for descriptor, _ in list(self._files.values()):
                 os.fsync(descriptor)
-            _fsync(self.payload)
-            _fsync(self.working)
+            fsync(self.payload)
+            fsync(self.working)
 
     def record(self, name: str, offset: int, data: bytes) -> None:
         """Ends a record of the job's own, which is never published, with ``data`` from ``offset``
         on; durable on return.
         """
         with self._using(), _failures_named():
-            self._record(name, offset, data)
+            write_end(self.working / name, offset, data)
 
-    def _record(self, name: str, offset: int, data: bytes) -> None:
-        flags = os.O_WRONLY | os.O_CREAT | os.O_CLOEXEC | os.O_NOFOLLOW
-        with open(os.open(self.working / name, flags, 0o666), "wb") as stream:
-            stream.truncate(offset)
-            stream.seek(offset)
-            stream.write(data)
-            stream.flush()
-            os.fsync(stream.fileno())
-        _fsync(self.working)
+    def record_pieces(self, name: str, pieces: Iterable[memoryview]) -> str:
+        """Writes a record of the job's own as a whole, piece by piece; durable on return.
+
+        Returns its SHA-256, in hexadecimal.
+        """
+        with self._using(), _failures_named():
+            return write_pieces(self.working / name, pieces)
 
     def commit(self, receipt: Callable[[], bytes] | None = None) -> None:
         """Makes the output durable and visible; afterwards nothing can be written.
@@ -204,16 +203,16 @@ class Output(abc.ABC):
         """
         with self._exclusively(), _failures_named():
             for path in self.payload.iterdir():
-                _fsync(path)
-            _fsync(self.payload)
+                fsync(path)
+            fsync(self.payload)
             self._refuse_existing()
             if receipt is not None:
-                self._record(RECEIPT_NAME, 0, receipt())
+                write_end(self.working / RECEIPT_NAME, 0, receipt())
             self._publish()
             self._close()
         # Published: a failure from here on can no longer take the output back.
         with contextlib.suppress(OSError):
-            _fsync(self.final.parent)
+            fsync(self.final.parent)
         if receipt is None:
             shutil.rmtree(self.working, ignore_errors=True)
 
@@ -345,26 +344,6 @@ class OutputFile(Output):
     def _refuse_existing(self) -> None:
         if os.path.lexists(self.final):
             _not_empty()
-
-
-def _reserve(descriptor: int, nbytes: int) -> None:
-    reserve = getattr(os, "posix_fallocate", None)
-    if reserve is None:
-        return
-    try:
-        reserve(descriptor, 0, nbytes)
-    except OSError as error:
-        # File systems that cannot reserve still can be written.
-        if error.errno not in (errno.EOPNOTSUPP, errno.EINVAL, errno.ENOSYS):
-            raise
-
-
-def _fsync(path: Path) -> None:
-    descriptor = os.open(path, os.O_RDONLY | os.O_CLOEXEC)
-    try:
-        os.fsync(descriptor)
-    finally:
-        os.close(descriptor)
 
 
 @contextlib.contextmanager

@@ -24,6 +24,7 @@ from quantd_server.engine.allocator import return_free_memory
 from quantd_server.engine.chunks import ChunkWorker, not_finite
 from quantd_server.engine.output_head import OutputHead
 from quantd_server.engine.pipeline import TaskOutcome
+from quantd_server.engine.solved_blocks import SolvedBlocks
 from quantd_server.engine.specification import QuantizationSpec
 from quantd_server.errors import quoted
 from quantd_server.methods.base import TensorTask
@@ -61,6 +62,8 @@ class BlockwiseRun:
         bf16_products: As in ``BlockWalk``.
         check_cancelled: Raises when the job shall stop.
         on_progress: Told how far it is.
+        on_earlier: Told of blocks that were done before, and of those in all.
+        solved: What is solved already, and where more is recorded.
     """
 
     def __init__(
@@ -78,6 +81,8 @@ class BlockwiseRun:
         bf16_products: bool,
         check_cancelled: Callable[[], None],
         on_progress: Progress,
+        on_earlier: Callable[[int, int], None],
+        solved: SolvedBlocks | None,
     ) -> None:
         self._method = method
         self._spec = spec
@@ -90,6 +95,8 @@ class BlockwiseRun:
         self._bf16_products = bf16_products
         self._check_cancelled = check_cancelled
         self._on_progress = on_progress
+        self._on_earlier = on_earlier
+        self._solved = solved
         self._parameters = _CheckedParameters(
             checkpoint, reader, allow_non_finite=spec.allow_non_finite
         )
@@ -97,8 +104,15 @@ class BlockwiseRun:
     def outcomes(self, tasks: Sequence[TensorTask]) -> Iterator[TaskOutcome]:
         """Do the tasks, block after block; a tensor is told of when its block is written.
 
+        Those of blocks that an earlier worker solved come first.
+
         Raises JobCancelled and what reading and writing raise.
         """
+        solved = self._solved
+        if solved is not None and solved.complete:
+            self._on_earlier(solved.blocks, solved.blocks)
+            yield from solved.outcomes(tasks)
+            return
         by_block: dict[int, list[TensorTask]] = defaultdict(list)
         for task in tasks:
             assert task.block is not None
@@ -113,7 +127,7 @@ class BlockwiseRun:
         model = BlockwiseModel(self._checkpoint.config, self._parameters, device=self._device)
         blocks = len(model)
         _check_walked(model, targets)
-        done = 0
+        done = solved.blocks if solved is not None else 0
 
         def on_progress(fraction: float) -> None:
             self._on_progress(done, blocks, fraction)
@@ -128,16 +142,27 @@ class BlockwiseRun:
             on_progress=on_progress,
             check_cancelled=self._check_cancelled,
         )
+        if solved is not None and done:
+            self._on_earlier(done, blocks)
+            walk.go_on(done, solved.states())
+            yield from solved.outcomes(tasks)
         for block in walk:
-            quantizer = make(by_block.pop(block.index, []), self._read)
-            yield from self._do_block(quantizer, block.stages())
+            quantizer = make(by_block.get(block.index, []), self._read)
+            outcomes = self._do_block(quantizer, block.stages())
+            yield from outcomes
+            block.finish()
             done = block.index + 1
             on_progress(0.0)
+            if solved is not None:
+                solved.add(outcomes, walk.all_states())
             return_free_memory()
-        if by_block:
-            head = OutputHead(model, walk)
-            for tasks_of_head in by_block.values():
-                yield from self._do_block(make(tasks_of_head, self._read), head.stages())
+        outcomes = []
+        head = OutputHead(model, walk)
+        for number in sorted(by_block.keys() - set(range(blocks))):
+            outcomes += self._do_block(make(by_block[number], self._read), head.stages())
+        yield from outcomes
+        if solved is not None:
+            solved.finish(outcomes)
 
     @torch.inference_mode()
     def _do_block(

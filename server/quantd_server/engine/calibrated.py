@@ -26,11 +26,13 @@ from quantd_server.engine.allocator import return_free_memory, separate_large_te
 from quantd_server.engine.blockwise import BlockwiseRun
 from quantd_server.engine.chunks import ChunkWorker
 from quantd_server.engine.events import Evaluation, Stage, StageEvent, WarningEvent
+from quantd_server.engine.finished_tensors import output_digest
 from quantd_server.engine.pipeline import JobCancelled, TaskOutcome
 from quantd_server.engine.progress import ModelProgress
 from quantd_server.engine.result_parameters import ResultParameters
+from quantd_server.engine.solved_blocks import Conditions, SolvedBlocks, machine
 from quantd_server.engine.specification import WorkOrder
-from quantd_server.errors import Finding, Severity
+from quantd_server.errors import Finding, QuantdError, Severity
 from quantd_server.host.cpu import describe_cpu
 from quantd_server.host.system import this_system
 from quantd_server.methods.base import TensorTask, WorkPlan
@@ -76,8 +78,11 @@ class CalibratedWork:
         return_free_memory()  # a text's tokens take many times its size while they are made
         yield data.usage
         yield self._enter("QUANTIZING")
+        solved = self._record(work, data) if self._order.recoverable else None
+        if solved is not None and solved.warning is not None:
+            yield WarningEvent(warning=solved.warning)
         tasks = [task for task in work.tasks if task.block is not None]
-        yield from self._solve(tasks, data.sequences, worker)
+        yield from self._solve(tasks, data.sequences, worker, solved)
         if self._order.spec.evaluation is not None:
             yield self._enter("EVALUATING")
             yield self._evaluate(work, self._order.spec.evaluation)
@@ -89,10 +94,26 @@ class CalibratedWork:
     def _read_data(self) -> TokenData:
         config = self._order.spec.calibration
         assert config is not None
-        return read_calibration(config, self._checkpoint.directory, self._order.paths)
+        data = read_calibration(config, self._checkpoint.directory, self._order.paths)
+        if self._order.calibration_sha256 not in ("", data.usage.sha256):
+            raise _data_changed()
+        return data
+
+    def _record(self, work: WorkPlan, data: TokenData) -> SolvedBlocks:
+        conditions = Conditions(
+            output=output_digest(self._order, work),
+            calibration=data.usage.sha256,
+            threads=self._order.threads,
+            machine=machine(),
+        )
+        return SolvedBlocks(self._output, conditions)
 
     def _solve(
-        self, tasks: Sequence[TensorTask], sequences: Sequence[Tokens], worker: ChunkWorker
+        self,
+        tasks: Sequence[TensorTask],
+        sequences: Sequence[Tokens],
+        worker: ChunkWorker,
+        solved: SolvedBlocks | None,
     ) -> Iterator[TaskOutcome]:
         features = describe_cpu(this_system()).features
         with self._store() as store:
@@ -109,6 +130,8 @@ class CalibratedWork:
                 bf16_products=multiplies_bf16_faster(self._device, features),
                 check_cancelled=self._check_cancelled,
                 on_progress=self._state.set_blocks,
+                on_earlier=self._state.go_on,
+                solved=solved,
             )
             yield from run.outcomes(tasks)
 
@@ -168,6 +191,16 @@ def multiplies_bf16_faster(device: str, cpu_features: Collection[str]) -> bool:
 
 def _tensor(tokens: Tokens) -> torch.Tensor:
     return torch.tensor(tokens, dtype=torch.int64)
+
+
+def _data_changed() -> QuantdError:
+    return QuantdError(
+        reason="CALIBRATION_CHANGED",
+        field="spec.calibration",
+        message="the calibration data has changed since the job was planned",
+        remedy="let the file and the checkpoint's tokenizer rest, and submit the job again",
+        kind="precondition",
+    )
 
 
 def _nothing_to_predict() -> Finding:

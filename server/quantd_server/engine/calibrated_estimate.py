@@ -80,6 +80,14 @@ def _length(usage: CalibrationUsage) -> int:
     return -(-usage.tokens // max(1, usage.samples_usable))
 
 
+def checkpoint_bytes(tasks: Iterable[TensorTask], usage: CalibrationUsage) -> int:
+    """Disk that hidden states take which a job could go on with (``engine.solved_blocks``): those
+    after a block, and those of the checkpoint before while they are written.
+    """
+    linears, _ = _largest_block(tasks)
+    return 2 * FLOAT32 * usage.tokens * _hidden(linears) if linears else 0
+
+
 def _largest_block(tasks: Iterable[TensorTask]) -> tuple[Mapping[str, tuple[int, int]], int]:
     """Shapes of the linears of the block that takes most, by name, and its bytes in the source."""
     linears: dict[int, dict[str, tuple[int, int]]] = defaultdict(dict)

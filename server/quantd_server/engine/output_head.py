@@ -40,9 +40,8 @@ class OutputHead:
 
     def statistics(self) -> InputStatistics:
         """Of the final hidden states, as the head sees them."""
-        states = (self._walk.states(number) for number in range(len(self._walk.micro_batches)))
         return input_statistics(
-            map(self._model.head_input, states),
+            map(self._model.head_input, self._walk.all_states()),
             self._model.parameters.shape(self._name)[1],
             device=self._model.device,
             bf16_products=False,

@@ -20,13 +20,20 @@ class ModelProgress:
     def __init__(self) -> None:
         self.stage: Stage = "CALIBRATING"
         self.started = time.monotonic()
-        self.fraction = 0.0
+        self.fraction = self.first_fraction = 0.0
         self.blocks_done = 0
         self.blocks_total = 0
 
     def enter(self, stage: Stage) -> None:
         """A stage begins."""
-        self.stage, self.fraction, self.started = stage, 0.0, time.monotonic()
+        self.stage, self.fraction, self.first_fraction = stage, 0.0, 0.0
+        self.started = time.monotonic()
+
+    def go_on(self, done: int, total: int) -> None:
+        """An earlier worker did ``done`` blocks: they say nothing about the pace of this one."""
+        self.set_blocks(done, total, 0.0)
+        self.first_fraction = self.fraction
+        self.started = time.monotonic()
 
     def set_blocks(self, done: int, total: int, fraction_of_block: float) -> None:
         """Blocks that are done, and the finished part of the current one."""
@@ -40,9 +47,10 @@ class ModelProgress:
     @property
     def remaining(self) -> float | None:
         """Seconds to the end of the stage, at the pace so far."""
-        if self.fraction <= 0.0:
+        gained = self.fraction - self.first_fraction
+        if gained <= 0.0:
             return None
-        return (time.monotonic() - self.started) * (1.0 - self.fraction) / self.fraction
+        return (time.monotonic() - self.started) * (1.0 - self.fraction) / gained
 
 
 class ProgressMeter:

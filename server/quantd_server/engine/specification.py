@@ -57,6 +57,8 @@ class WorkOrder(msgspec.Struct, frozen=True, kw_only=True):
     """As ``WorkOptions.paths``."""
     source_fingerprint: str
     """Digest of the source's headers when it was planned; see ``engine.fingerprint``."""
+    calibration_sha256: str = ""
+    """Of the token ids that were planned with; empty for a method that does not calibrate."""
     threads: int
     recoverable: bool = False
     """Whether another worker may go on where this one was ended, and whoever ordered the job can

@@ -2,9 +2,10 @@
 
 A job is begun again when the server was killed under it, when its worker was, or when the server
 was stopped in order and keeps its jobs. A server that keeps its jobs keeps the hidden folder, too:
-the next worker goes on with the tensors that are done (``engine.finished_tensors``), and ends with
-the bytes of an undisturbed run. Otherwise the folder is discarded first. Whether a worker had
-published its output before its end is told by the receipt it leaves (``checkpoint.output``).
+the next worker goes on with the tensors that are done (``engine.finished_tensors``) and after the
+blocks that are solved (``engine.solved_blocks``), and ends with the bytes of an undisturbed run.
+Otherwise the folder is discarded first. Whether a worker had published its output before its end
+is told by the receipt it leaves (``checkpoint.output``).
 """
 
 from __future__ import annotations
@@ -212,6 +213,7 @@ class Supervisor:
 
     def _order(self, record: JobRecord) -> WorkOrder:
         stored = record.stored
+        calibration = stored.job.plan.calibration
         return WorkOrder(
             job_id=stored.job.name.removeprefix("jobs/"),
             spec=stored.job.spec,
@@ -219,6 +221,7 @@ class Supervisor:
             output_path=stored.output_path,
             paths=stored.paths,
             source_fingerprint=stored.source_fingerprint,
+            calibration_sha256=calibration.sha256 if calibration else "",
             threads=self._threads,
             recoverable=self._journal.durable,
         )

@@ -10,6 +10,7 @@ import msgspec
 from quantd_server.checkpoint.opening import Checkpoint, open_checkpoint
 from quantd_server.engine.calibrated_estimate import (
     calibrated_peak_bytes,
+    checkpoint_bytes,
     evaluation_peak_bytes,
     spilled_bytes,
 )
@@ -149,6 +150,7 @@ def _summary(spec: QuantizationSpec, work: WorkPlan, threads: int, data: DataPla
     if data.usage is not None:
         peak = max(peak, calibrated_peak_bytes(work.tasks, data.usage))
         scratch += spilled_bytes(work.tasks, data.usage)
+        scratch += checkpoint_bytes(work.tasks, data.usage)
     if data.evaluation_usage is not None:
         peak = max(peak, evaluation_peak_bytes(work.tasks, data.evaluation_usage))
     return Plan(

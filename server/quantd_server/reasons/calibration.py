@@ -15,6 +15,11 @@ AREA = Area(
             action="Give text like that the model will see, or set `calibration.builtin` to say "
             "that this one is meant.",
         ),
+        "CALIBRATION_CHANGED": Reason(
+            meaning="The data gives other tokens than when the job was planned: the file or the "
+            "tokenizer was changed under it.",
+            action="Let them rest, and quantize again.",
+        ),
         "CALIBRATION_IGNORED": Reason(
             meaning="The method needs no calibration data, and what was given is not used.",
             action="Nothing has to change; leave `calibration` out.",

@@ -8,6 +8,12 @@ AREA = Area(
     title="Jobs",
     about="What ends a job, or stands against what is asked about one.",
     reasons={
+        "BLOCKS_SOLVED_AGAIN": Reason(
+            meaning="A job that goes on after its worker was ended solves its decoder blocks "
+            "again from the first one: their bits depend on something that is different now.",
+            action="Nothing. A server that is started again with the same `--threads`, on the "
+            "same machine, goes on where it was.",
+        ),
         "CANCELLED": Reason(
             meaning="A client cancelled the job.",
             action="Nothing; quantize again with a new `request_id` if it is needed after all.",

@@ -363,6 +363,20 @@ def test_a_source_that_changes_during_the_job(
 
 
 @each_method
+@pytest.mark.parametrize("name", ["config.json", "tokenizer.json"])
+def test_a_small_file_that_changes_during_the_job(tmp_path, method, config, name) -> None:
+    source = tiny_models.write(tmp_path / "source", **SIZES)
+    report = planned(specification(source, output_path(tmp_path, method), method, config))
+
+    def change(event) -> None:
+        if isinstance(event, TensorEvent):
+            (source / name).write_bytes((source / name).read_bytes() + b" ")
+
+    fails(work_order(report), "SOURCE_CHANGED", on_event=change)
+    assert [path.name for path in tmp_path.iterdir()] == ["source"]
+
+
+@each_method
 def test_an_output_that_appears_during_the_job(tmp_path, method, config) -> None:
     source = tiny_models.write(tmp_path / "source", **SIZES)
     output = output_path(tmp_path, method)

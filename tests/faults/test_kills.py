@@ -202,8 +202,9 @@ class Round:
         if victim == "both":
             self.server.process.send_signal(signal.SIGSTOP)  # so that it does not hear of it
         if victim != "server":
-            with contextlib.suppress(ProcessLookupError):
-                os.kill(self.server.events("job.started")[-1]["worker_pid"], signal.SIGKILL)
+            for started in self.server.events("job.started")[-1:]:  # not if it is still to come
+                with contextlib.suppress(ProcessLookupError):
+                    os.kill(started["worker_pid"], signal.SIGKILL)
         if victim != "worker":
             kill(self.server)
 

@@ -27,7 +27,7 @@ from types import TracebackType
 from typing import NoReturn, Self
 
 from quantd_server.checkpoint.durable import fsync, reserve, write_end, write_pieces
-from quantd_server.checkpoint.source_file import open_source
+from quantd_server.checkpoint.source_file import open_source, read_failed
 from quantd_server.errors import QuantdError
 
 _JOB_ID = re.compile(r"[A-Za-z0-9][A-Za-z0-9_-]{0,63}\Z")
@@ -153,10 +153,17 @@ class Output(abc.ABC):
     def copy_in(self, source: Path, name: str) -> None:
         """Copies the bytes of a file of the source checkpoint.
 
-        Raises CheckpointError as ``open_source`` does, and DISK_FULL.
+        Raises CheckpointError as ``open_source`` does or READ_FAILED, and DISK_FULL.
         """
         with open(open_source(source.parent, source.name), "rb") as stream:
-            self._write_whole(name, iter(lambda: stream.read(COPY_BYTES), b""))
+
+            def pieces() -> Iterator[bytes]:
+                try:
+                    yield from iter(lambda: stream.read(COPY_BYTES), b"")
+                except OSError as error:  # not one of the disk that is written
+                    raise read_failed(source.name, error) from None
+
+            self._write_whole(name, pieces())
 
     def sha256(self, name: str) -> str:
         """Hexadecimal SHA-256 of a file as it is now."""

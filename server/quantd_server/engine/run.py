@@ -123,6 +123,7 @@ class JobRun:
         work = write_variable_parts(work, worker.variable_parts, output)
         reader.check_unchanged()
         files = self._finalize(checkpoint, work, outcomes, output)
+        self._check_source(checkpoint)  # small files were read, too, some of them only now
         if self._cancelled.is_set():
             raise JobCancelled
         return files, outcomes
@@ -131,15 +132,23 @@ class JobRun:
         """The same plan that was made before the job was accepted, made again from the headers."""
         order = self._order
         checkpoint = open_checkpoint(Path(order.source_path))
-        if source_fingerprint(checkpoint) != order.source_fingerprint:
+        self._check_source(checkpoint)
+        options = work_options(order.spec, order.output_path, order.paths)
+        return checkpoint, self._method.prepare(order.spec.method.value, checkpoint, options)
+
+    def _check_source(self, checkpoint: Checkpoint) -> None:
+        """Raises SOURCE_CHANGED when a file is no longer the one that was planned with."""
+        try:
+            unchanged = source_fingerprint(checkpoint) == self._order.source_fingerprint
+        except OSError:  # it is gone
+            unchanged = False
+        if not unchanged:
             raise CheckpointError(
                 reason="SOURCE_CHANGED",
                 kind="precondition",
                 message="the source has changed since the job was planned",
                 remedy="let it rest, and submit the job again",
             )
-        options = work_options(order.spec, order.output_path, order.paths)
-        return checkpoint, self._method.prepare(order.spec.method.value, checkpoint, options)
 
     def _create_output(self, work: WorkPlan) -> Output:
         kind = OutputFile if self._method.single_file else OutputDirectory

@@ -75,7 +75,7 @@ def output_findings(
     if free < needed_bytes + SPARE_BYTES:
         yield _finding(
             "DISK_TOO_SMALL",
-            f"the result takes {needed_bytes} bytes and {SPARE_BYTES} are kept free, "
+            f"the job takes {needed_bytes} bytes and {SPARE_BYTES} are kept free, "
             f"but only {free} are free",
             f"free {needed_bytes + SPARE_BYTES - free} bytes, or name an output on another disk",
         )

@@ -88,7 +88,7 @@ def plan(
             Path(output_path),
             source,
             single_file=method.single_file,
-            needed_bytes=sum(file.size for file in work.files) if work else 0,
+            needed_bytes=_scratch_bytes(work, data.usage) if work else 0,
         )
     findings.sort(key=lambda finding: _WEIGHT[finding.severity])
     return PlanReport(
@@ -146,11 +146,8 @@ def _summary(spec: QuantizationSpec, work: WorkPlan, threads: int, data: DataPla
     elements = sum(task.element_count for task in work.tasks if task.source)
     output_bytes = sum(file.size for file in work.files)
     peak = peak_memory_bytes(work, threads, spec.device or "CPU")
-    scratch = output_bytes
     if data.usage is not None:
         peak = max(peak, calibrated_peak_bytes(work.tasks, data.usage))
-        scratch += spilled_bytes(work.tasks, data.usage)
-        scratch += checkpoint_bytes(work.tasks, data.usage)
     if data.evaluation_usage is not None:
         peak = max(peak, evaluation_peak_bytes(work.tasks, data.evaluation_usage))
     return Plan(
@@ -165,9 +162,17 @@ def _summary(spec: QuantizationSpec, work: WorkPlan, threads: int, data: DataPla
         output_bytes=output_bytes,
         bits_per_weight=8 * output_bytes / elements if elements else 0.0,
         peak_memory_bytes=peak,
-        scratch_bytes=scratch,
+        scratch_bytes=_scratch_bytes(work, data.usage),
         calibration=data.usage,
     )
+
+
+def _scratch_bytes(work: WorkPlan, calibration: CalibrationUsage | None) -> int:
+    """Disk that the job takes while it runs, its output included."""
+    nbytes = sum(file.size for file in work.files)
+    if calibration is not None:
+        nbytes += spilled_bytes(work.tasks, calibration) + checkpoint_bytes(work.tasks, calibration)
+    return nbytes
 
 
 def _tensor_plans(tasks: Iterable[TensorTask]) -> Iterator[TensorPlan]:

@@ -44,6 +44,8 @@ class Injector:
         if armed["fault"] == "KILL":
             os.kill(os.getpid(), signal.SIGKILL)
         number = getattr(errno, armed["fault"])
+        if call == "commit":
+            raise sqlite3.OperationalError(os.strerror(number))  # as SQLite would say it
         raise OSError(number, os.strerror(number))
 
     def wrap(self, name: str) -> None:

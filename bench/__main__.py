@@ -14,7 +14,7 @@ from bench import host
 from bench.processes import REPOSITORY, BenchError
 
 CACHE = REPOSITORY / ".cache"
-TABLES = ("server", "inspect", "quantize", "calibrated", "kernels")
+TABLES = ("server", "load", "inspect", "quantize", "calibrated", "kernels")
 
 
 def main() -> None:
@@ -57,6 +57,10 @@ def print_one(name: str, arguments: argparse.Namespace) -> str | None:
             from bench import server
 
             server.main(model, cache)
+        elif name == "load":
+            from bench import load
+
+            load.main(model, cache)
         elif name == "inspect":
             from bench import inspect
 

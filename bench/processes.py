@@ -38,7 +38,7 @@ class Server:
 
 
 @contextlib.contextmanager
-def server(*, reads: Path, writes: Path) -> Iterator[Server]:
+def server(*, reads: Path, writes: Path, options: Sequence[str] = ()) -> Iterator[Server]:
     """Runs `quantd serve` on a socket of its own.
 
     Raises:
@@ -51,7 +51,7 @@ def server(*, reads: Path, writes: Path) -> Iterator[Server]:
             *(sys.executable, "-m", "quantd_server", "serve", "--listen", address),
             *("--ready-file", str(ready)),
             *("--source-root", str(reads), "--source-root", str(writes)),
-            *("--output-root", str(writes)),
+            *("--output-root", str(writes), *options),
         ]
         with log.open("wb") as log_file:
             started = time.perf_counter()

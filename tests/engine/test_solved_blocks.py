@@ -341,6 +341,26 @@ def test_states_come_back_bit_for_bit(tmp_path):
             assert back.numpy().tobytes() == value.contiguous().numpy().tobytes()
 
 
+def test_what_is_taken_over_is_not_written_again(tmp_path, monkeypatch):
+    """A kill could come between a record's truncation and its first byte."""
+    with OutputDirectory(tmp_path / "output", "job") as output:
+        SolvedBlocks(output, CONDITIONS).add([outcome("a")], [torch.zeros(1, 1, 1)])
+        path = output.working / RECORD_NAME
+        whole = path.read_bytes()
+        path.write_bytes(whole + b"last wor")
+        written: list[tuple[int, bytes]] = []
+        original = Output.record
+
+        def noted(self, name, offset, data):
+            written.append((offset, data))
+            original(self, name, offset, data)
+
+        monkeypatch.setattr(Output, "record", noted)
+        assert SolvedBlocks(output, CONDITIONS).blocks == 1
+        assert written == [(len(whole), b"")]
+        assert path.read_bytes() == whole
+
+
 def test_what_has_another_record_is_not_gone_on_with(tmp_path):
     with OutputDirectory(tmp_path / "output", "job") as output:
         SolvedBlocks(output, CONDITIONS).add([outcome("a")], [torch.zeros(1, 1, 1)])

@@ -94,9 +94,11 @@ class FinishedTensors:
             if tensor is None:
                 break
             self.earlier[tensor.target_name] = tensor
-        whole = b"".join(lines[: len(self.earlier) + 1]) or _first_line(digest)
-        output.record(RECORD_NAME, 0, whole)
-        self._size = len(whole)
+        # What is there stays untouched: a kill may come at any moment, this one included.
+        self._size = sum(map(len, lines[: len(self.earlier) + 1]))
+        first = b"" if lines else _first_line(digest)
+        output.record(RECORD_NAME, self._size, first)
+        self._size += len(first)
 
     def add(self, outcome: TaskOutcome, variable_parts: Mapping[str, Mapping[str, bytes]]) -> None:
         """Record a tensor that is written; ``variable_parts`` as ``ChunkWorker`` has them."""

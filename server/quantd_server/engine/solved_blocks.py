@@ -142,26 +142,27 @@ class SolvedBlocks:
         self._tensors: dict[str, SolvedTensor] = {}
         self.warning: Finding | None = None
         """Why blocks that an earlier worker solved are solved again."""
-        first = msgspec.json.encode(conditions) + b"\n"
-        whole = self._take_over(conditions)
-        if whole is None:
+        self._size = self._take_over(conditions)
+        first = b""
+        if not self._size:
             self._forget()
-            whole = first
-        output.record(RECORD_NAME, 0, whole)
-        self._size = len(whole)
+            first = msgspec.json.encode(conditions) + b"\n"
+        # What is there stays untouched: a kill may come at any moment, this one included.
+        output.record(RECORD_NAME, self._size, first)
+        self._size += len(first)
         self._drop_other_states()
 
-    def _take_over(self, conditions: Conditions) -> bytes | None:
-        """Reads the record; what it has of use, or None."""
+    def _take_over(self, conditions: Conditions) -> int:
+        """Reads the record; how much of it is of use, in bytes."""
         path = self._output.working / RECORD_NAME
         lines = path.read_bytes().splitlines(keepends=True) if path.exists() else []
         earlier = _decoded(lines[0], Conditions) if lines else None
         if earlier is None:
-            return None
+            return 0
         if earlier != conditions:
             if len(lines) > 1:
                 self.warning = _solved_again(conditions.difference(earlier))
-            return None
+            return 0
         count = 1
         for line in lines[1:]:
             # The last words of a worker that was killed may be no whole line.
@@ -172,8 +173,8 @@ class SolvedBlocks:
             count += 1
         if self._states is not None and not self._are_whole(self._states):
             self.warning = _solved_again("what was kept to go on with is damaged")
-            return None
-        return b"".join(lines[:count])
+            return 0
+        return sum(map(len, lines[:count]))
 
     def _apply(self, checkpoint: Checkpoint) -> None:
         self.blocks, self._states = checkpoint.blocks, checkpoint.states

@@ -41,6 +41,7 @@ class Harness:
         slow: bool = False,
         request_id: str = "",
         labels: dict[str, str] | None = None,
+        owner: str = "",
         **options: Any,
     ) -> Job:
         """Submits a job that writes ``output``; a slow one takes seconds, for a .gguf file."""
@@ -53,7 +54,11 @@ class Harness:
         source = self._slow if slow else self._small
         spec = specification(source, path, method, config, **options)
         return await self.service.submit(
-            planned(spec), requested=spec, request_id=request_id, labels=labels or {}
+            planned(spec),
+            requested=spec,
+            request_id=request_id,
+            labels=labels or {},
+            owner=owner,
         )
 
     async def events(self, name: str, after_sequence: int = 0) -> list[JobEvent]:

@@ -174,6 +174,42 @@ async def test_places_in_the_queue(harness) -> None:
     assert harness.left() == ["c", "d"]
 
 
+@pytest.mark.parametrize("part", [1.5, 2.5])
+async def test_jobs_run_together_where_their_memory_suffices(make_harness, part) -> None:
+    probe = make_harness()
+    job = await probe.submit("probe")
+    await probe.events(job.name)
+    budget = int(part * job.plan.peak_memory_bytes)
+    harness = make_harness(max_running=3, memory_bytes=budget)
+    jobs = [await harness.submit(name) for name in "abc"]
+    ends = [(await harness.events(job.name))[-1].snapshot for job in jobs]
+    assert [job.state for job in ends] == ["SUCCEEDED"] * 3
+    together = max(
+        sum(each.start_time <= job.start_time < each.end_time for each in ends) for job in ends
+    )
+    assert together == int(part)
+
+
+async def test_a_job_that_takes_more_memory_than_there_is_runs_alone(make_harness) -> None:
+    harness = make_harness(max_running=2, memory_bytes=1)
+    jobs = [await harness.submit(name) for name in "ab"]
+    first, second = [(await harness.events(job.name))[-1].snapshot for job in jobs]
+    assert first.end_time <= second.start_time
+    assert second.state == "SUCCEEDED"
+
+
+async def test_callers_take_turns(make_harness) -> None:
+    harness = make_harness()
+    busy = await harness.submit("busy", slow=True, owner="ann")
+    jobs = [await harness.submit(f"a{number}", owner="ann") for number in range(2)]
+    jobs.append(await harness.submit("b", owner="bob"))
+    assert [harness.service.get(job.name).queue_position for job in jobs] == [1, 2, 0]
+    await harness.service.cancel(busy.name, "")
+    ends = [(await harness.events(job.name))[-1].snapshot for job in jobs]
+    assert ends[2].end_time <= ends[0].start_time
+    assert ends[0].end_time <= ends[1].start_time
+
+
 async def test_a_full_queue(make_harness) -> None:
     harness = make_harness(max_queued=2)
     jobs = [

@@ -20,6 +20,8 @@ from quantd_server.api.log import Log
 from quantd_server.api.server import BoundServer, Services, build
 from quantd_server.api.transport import check_exposure, missing_protection
 from quantd_server.host.cpu import usable_cores
+from quantd_server.host.memory import describe_memory
+from quantd_server.host.system import this_system
 from quantd_server.jobs.job import StoredJob
 from quantd_server.jobs.service import JobService
 from quantd_server.jobs.state_folder import StateFolder
@@ -106,6 +108,7 @@ def make_services(settings: Settings, roots: Roots, log: Log) -> Services:
         max_events=settings.max_events_per_job,
         heartbeat_interval=settings.heartbeat_interval,
         threads=settings.threads or usable_cores(),
+        memory_bytes=describe_memory(this_system()).available,
         log=log,
         store=JobStore(state.store if state else None, max_events=settings.max_events_per_job),
         workers_lock=state.workers_lock if state else None,

@@ -55,13 +55,15 @@ class JobService:
         max_events: int,
         heartbeat_interval: float,
         threads: int,
+        memory_bytes: int = 0,
         log: Callable[..., None],
         store: JobStore | None = None,
         workers_lock: int | None = None,
     ) -> None:
         """``log(event, **fields)`` writes one line of the server's log.
 
-        ``store`` is in memory by default; ``workers_lock`` is ``StateFolder.workers_lock``.
+        ``threads`` is of each job, ``memory_bytes`` of all that run, 0 for no limit. ``store`` is
+        in memory by default; ``workers_lock`` is ``StateFolder.workers_lock``.
         """
         self._max_queued, self._max_finished, self._max_events = (
             max_queued,
@@ -79,6 +81,7 @@ class JobService:
             self._journal,
             max_running=max_running,
             threads=threads,
+            memory_bytes=memory_bytes,
             workers_lock=workers_lock,
             on_end=self._ended,
             log=log,
@@ -224,10 +227,10 @@ class JobService:
         return record
 
     def _as_seen(self, record: JobRecord) -> Job:
-        queue = self._supervisor.queue
-        if record.visible.state != "QUEUED" or record not in queue:
+        place = self._supervisor.queue.place(record) if record.visible.state == "QUEUED" else None
+        if place is None:
             return record.visible
-        return msgspec.structs.replace(record.visible, queue_position=queue.index(record))
+        return msgspec.structs.replace(record.visible, queue_position=place)
 
     # -- ending ----------------------------------------------------------------------------------
 

@@ -12,7 +12,6 @@ from __future__ import annotations
 
 import asyncio
 import time
-from collections import deque
 from collections.abc import Callable
 
 from quantd_server.engine.events import Progress
@@ -22,6 +21,7 @@ from quantd_server.host.cgroup import memory_kills
 from quantd_server.host.system import this_system
 from quantd_server.jobs.journal import Journal
 from quantd_server.jobs.outputs import discard_unfinished, published_result
+from quantd_server.jobs.queue import JobQueue
 from quantd_server.jobs.record import JobRecord
 from quantd_server.jobs.worker_death import (
     MAX_ATTEMPTS,
@@ -46,20 +46,25 @@ class Supervisor:
         *,
         max_running: int,
         threads: int,
+        memory_bytes: int,
         workers_lock: int | None,
         on_end: Callable[[JobRecord], None],
         log: Callable[..., None],
     ) -> None:
-        """``workers_lock``: descriptor that workers hold; ``on_end`` hears of finished jobs."""
+        """``memory_bytes``: that workers may take together, by their plans, unless one of them
+        alone takes more; 0 for no limit. ``workers_lock``: descriptor that workers hold;
+        ``on_end`` hears of finished jobs.
+        """
         self._journal = journal
         self._max_running = max_running
         self._threads = threads
+        self._memory_bytes = memory_bytes
         self._keep_open = () if workers_lock is None else (workers_lock,)
         self._on_end = on_end
         self._log = log
         self._running: dict[str, tuple[JobRecord, asyncio.Task[None]]] = {}
         self._stopping = False
-        self.queue: deque[JobRecord] = deque()
+        self.queue = JobQueue()
 
     def submit(self, record: JobRecord) -> None:
         """Let a job run when there is a place."""
@@ -136,14 +141,23 @@ class Supervisor:
             asyncio.get_running_loop().call_later(STOP_PATIENCE, record.worker.kill)
 
     def _start_waiting(self) -> None:
-        while self.queue and len(self._running) < self._max_running and not self._stopping:
-            record = self.queue.popleft()
+        while len(self._running) < self._max_running and not self._stopping:
+            record = self.queue.first()
+            if record is None or not self._has_memory_for(record):
+                return  # one that takes less does not overtake: the other could wait for ever
+            self.queue.take_first()
             name = record.job.name
             # Now, not when the task gets its turn: a job is in the queue just as long as it is
             # QUEUED, and may be cancelled before then.
             record.note(attempts=record.stored.attempts + 1)
             record.update(state="RUNNING", start_time=time.time())
             self._running[name] = (record, asyncio.create_task(self._run(record), name=name))
+
+    def _has_memory_for(self, record: JobRecord) -> bool:
+        if not self._running or not self._memory_bytes:
+            return True
+        taken = sum(other.job.plan.peak_memory_bytes for other, _ in self._running.values())
+        return taken + record.job.plan.peak_memory_bytes <= self._memory_bytes
 
     async def _run(self, record: JobRecord) -> None:
         name = record.job.name
@@ -176,7 +190,7 @@ class Supervisor:
             self._running.pop(name, None)
             if again and record.stored.stop_cause is None:
                 self._begin_again(record, warning)
-                self.queue.appendleft(record)
+                self.queue.append_first(record)
             else:
                 self._finish(record)
             self._start_waiting()

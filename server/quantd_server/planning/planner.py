@@ -7,6 +7,7 @@ from pathlib import Path
 
 import msgspec
 
+from quantd_server.calibration.config import CalibrationUsage
 from quantd_server.checkpoint.opening import Checkpoint, open_checkpoint
 from quantd_server.engine.calibrated_estimate import (
     calibrated_peak_bytes,

@@ -22,12 +22,6 @@ SOLVER_BYTES = 110_000_000
 
 FLOAT32 = 4
 
-WEIGHT_COPIES = 3
-"""Of the weight that is being solved, beside the walk's: scaled, rounded, residual."""
-
-GRAM_COPIES = 2
-"""Of the second moment: scaled, factorized."""
-
 
 def calibrated_peak_bytes(tasks: Iterable[TensorTask], usage: CalibrationUsage) -> int:
     """Estimated largest resident memory of the worker; 0 if no task belongs to a block."""
@@ -45,7 +39,7 @@ def calibrated_peak_bytes(tasks: Iterable[TensorTask], usage: CalibrationUsage) 
         budget_bytes=2 * activations,
     )
     held = max(task.held_bytes for task in tasks if task.block is not None)
-    return walk + SOLVER_BYTES + _solving_bytes(linears) + held
+    return walk + SOLVER_BYTES + held + _result_bytes(tasks)
 
 
 def evaluation_peak_bytes(tasks: Iterable[TensorTask], usage: CalibrationUsage) -> int:
@@ -117,8 +111,12 @@ def _activation_bytes(linears: Mapping[str, tuple[int, int]], tokens: int) -> in
     return tokens * (FLOAT32 * (_hidden(linears) + sum(outputs)) + 2 * inputs)
 
 
-def _solving_bytes(linears: Mapping[str, tuple[int, int]]) -> int:
-    weight = max(rows * columns for rows, columns in linears.values())
-    gram = max(columns**2 for _, columns in linears.values())
-    codes = sum(rows * columns for rows, columns in linears.values())
-    return FLOAT32 * (WEIGHT_COPIES * weight + GRAM_COPIES * gram) + codes
+def _result_bytes(tasks: Iterable[TensorTask]) -> int:
+    """What is kept of a block until it is written, and of one weight before it is packed."""
+    of_block: dict[int, int] = defaultdict(int)
+    largest = 0
+    for task in tasks:
+        if task.block is not None and task.action == "QUANTIZE":
+            of_block[task.block] += task.target_bytes
+            largest = max(largest, task.element_count)
+    return max(of_block.values(), default=0) + largest

@@ -48,7 +48,9 @@ def peak_memory_bytes(work: WorkPlan, threads: int, device: str) -> int:
     """
     needed = samples(work.tasks)
     missing = uncompiled(needed, device)
-    quantizing = WORKER_BYTES + _plan_bytes(work) + _pipeline_bytes(work.tasks, threads)
+    # What is solved with its block is not in the pipeline; see ``calibrated_estimate``.
+    piped = [task for task in work.tasks if task.block is None]
+    quantizing = WORKER_BYTES + _plan_bytes(work) + _pipeline_bytes(piped, threads)
     if missing and cache_folder() is None:  # compiled in the worker, in every job
         return quantizing + missing * KERNEL_BYTES
     compiling = COMPILING_BYTES + missing * KERNEL_BYTES + _plan_bytes(work) if missing else 0

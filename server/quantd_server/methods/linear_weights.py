@@ -22,6 +22,11 @@ FLOAT_TYPES = ("F32", "F16", "BF16")
 
 SOURCE = "spec.source_uri"
 
+_FLOAT32 = 4
+
+_WEIGHT_COPIES = 3
+"""Of the weight that is being solved, beside the walk's: scaled, rounded, residual."""
+
 _WHY_KEPT = {
     TensorRole.EMBEDDING: "embedding",
     TensorRole.POSITION_EMBEDDING: "embedding",
@@ -53,6 +58,13 @@ class LinearWeight(msgspec.Struct, frozen=True, kw_only=True):
     def columns(self) -> int:
         """Input dimension."""
         return self.entry.shape[0 if self.transposed else 1]
+
+    def solving_bytes(self, *, moments: int) -> int:
+        """Memory for the copies that a solver makes, in float32: of the weight, and ``moments``
+        of the second moment of its input.
+        """
+        weight = self.rows * self.columns
+        return _FLOAT32 * (_WEIGHT_COPIES * weight + moments * self.columns**2)
 
 
 class OtherTensor(msgspec.Struct, frozen=True, kw_only=True):

@@ -150,7 +150,8 @@ def _planned(
                 reason="linear layer",
                 transform="transpose" if tensor.transposed else "copy",
                 block=tensor.block,
-                held_bytes=shape.solving_bytes(tensor.rows, tensor.columns, beam_size),
+                held_bytes=tensor.solving_bytes(moments=1)  # damped
+                + shape.solving_bytes(tensor.rows, tensor.columns, beam_size),
             )
         elif entry.name in excluded:
             yield kept_tensor(entry, "excluded by linear_weights_not_to_quantize")

@@ -167,6 +167,7 @@ def _planned(
                 reason="linear layer",
                 transform="transpose" if tensor.transposed else "copy",
                 block=tensor.block,
+                held_bytes=tensor.solving_bytes(moments=2),  # scaled, factorized
             )
         elif entry.name in rescaled:
             block = tensors.layout.places[entry.name].block or 0

@@ -108,6 +108,9 @@ class Runner:
         finally:
             for thread in self._threads:
                 thread.join(END_SECONDS)
+            for stream in (self._process.stdout, self._process.stderr):
+                assert stream is not None
+                stream.close()
 
     @property
     def _input(self) -> Any:

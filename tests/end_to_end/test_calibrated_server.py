@@ -71,7 +71,8 @@ def test_a_job_with_its_events(models, address) -> None:
     assert np.mean([tensor.output_error for tensor in solved]) < np.mean(
         [tensor.rounding_output_error for tensor in solved]
     )
-    assert {tensor.progress.blocks_done for tensor in solved} == {0, 1}
+    # The walk may be one step ahead of what is told.
+    assert {0, 1} <= {tensor.progress.blocks_done for tensor in solved} <= {0, 1, 2}
     assert {tensor.progress.blocks_total for tensor in solved} == {2}
     assert stream.job.progress.blocks_done == 2
     assert result.calibration.samples_requested == result.calibration.samples_usable == 12

@@ -73,7 +73,8 @@ def test_stages_and_progress(tmp_path, llama, method) -> None:
     ]
     tensors = [event for event in job.events if isinstance(event, TensorEvent)]
     blocks = [event.progress.blocks_done for event in tensors]
-    assert blocks == sorted(blocks) and set(blocks) == {0, 1}
+    # The walk may be one step ahead of what is told.
+    assert blocks == sorted(blocks) and {0, 1} <= set(blocks) <= {0, 1, 2}
     assert {event.progress.blocks_total for event in tensors if event.output_error} == {2}
     last = tensors[-1].progress
     assert last.tensors_done == last.tensors_total == len(tensors)

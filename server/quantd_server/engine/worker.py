@@ -101,8 +101,9 @@ def leave(status: int) -> NoReturn:
     One of them may be inside a long product or factorization. The interpreter would wait for it,
     or take its libraries away from under it.
     """
-    sys.stdout.flush()
-    sys.stderr.flush()
+    for stream in (sys.stdout, sys.stderr):
+        with contextlib.suppress(BrokenPipeError):
+            stream.flush()
     os._exit(status)
 
 

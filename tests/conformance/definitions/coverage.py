@@ -31,6 +31,8 @@ WITHOUT_VECTOR: dict[str, str] = {
     "TORCH_DOES_NOT_WORK": DEVICE,
     "TORCH_LACKS_KERNELS": DEVICE,
     "TORCH_NOT_ASKED_YET": DEVICE,
+    "BLOCKS_SOLVED_AGAIN": "the processor, torch or a record has to change between two workers",
+    "CALIBRATION_CHANGED": "a text has to change between a job's plan and its beginning",
     "CAPABILITIES_UNKNOWN": BROKEN_HOST,
     "DISK_FULL": BROKEN_HOST,
     "OUTPUT_PARENT_NOT_FOUND": BROKEN_HOST,

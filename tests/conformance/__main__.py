@@ -83,12 +83,14 @@ def column_of(name: str, vectors: list[Vector], scratch: Path, at_once: int) -> 
         def play(group: list[Vector]) -> None:
             for vector in group:
                 column[vector.name] = stage.play(vector)
-                count = f"{len(column)}/{len(vectors)}"
-                print(f"\r{name} {count} {vector.name:60}", end="", file=sys.stderr)
+                if sys.stderr.isatty():
+                    count = f"{len(column)}/{len(vectors)}"
+                    print(f"\r{name} {count} {vector.name:60}", end="", file=sys.stderr)
 
         with ThreadPoolExecutor(at_once) as pool:
             list(pool.map(play, groups(vectors)))
-    print(file=sys.stderr)
+    if sys.stderr.isatty():
+        print(file=sys.stderr)
     return column
 
 

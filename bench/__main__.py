@@ -14,7 +14,7 @@ from bench import host
 from bench.processes import REPOSITORY, BenchError
 
 CACHE = REPOSITORY / ".cache"
-TABLES = ("server", "load", "inspect", "quantize", "calibrated", "kernels")
+TABLES = ("server", "load", "overhead", "inspect", "quantize", "calibrated", "kernels")
 
 
 def main() -> None:
@@ -27,6 +27,7 @@ def main() -> None:
     parser.add_argument("--case", action="append", default=[], help="a row of `calibrated`")
     parser.add_argument("--calibration", type=Path, help="text that `calibrated` calibrates with")
     parser.add_argument("--evaluation", type=Path, help="text that `calibrated` measures on")
+    parser.add_argument("--no-evaluation", action="store_true", help="leave perplexities out")
     parser.add_argument("--no-peers", action="store_true", help="leave the other tools out")
     arguments = parser.parse_args()
     unknown = set(arguments.tables) - set(TABLES)
@@ -61,6 +62,10 @@ def print_one(name: str, arguments: argparse.Namespace) -> str | None:
             from bench import load
 
             load.main(model, cache)
+        elif name == "overhead":
+            from bench import overhead
+
+            overhead.main(model, cache)
         elif name == "inspect":
             from bench import inspect
 
@@ -81,6 +86,7 @@ def print_one(name: str, arguments: argparse.Namespace) -> str | None:
                 evaluation=arguments.evaluation,
                 samples=arguments.samples,
                 cases=arguments.case,
+                evaluated=not arguments.no_evaluation,
             )
         else:
             from bench import kernels

@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import json
+import math
 import os
 import shutil
 import statistics
@@ -50,8 +51,9 @@ class Runs:
 
     ours: list[Measured] = field(default_factory=list)
     peer: list[Measured] = field(default_factory=list)
-    perplexity: float = 0.0
-    kl_divergence: float = 0.0
+    source_perplexity: float = math.nan
+    perplexity: float = math.nan
+    kl_divergence: float = math.nan
 
 
 CASES = (
@@ -74,6 +76,7 @@ def main(
     evaluation: Path | None,
     samples: int = SAMPLES,
     cases: Sequence[str] = (),
+    evaluated: bool = True,
 ) -> None:
     """Measures and prints.
 
@@ -86,6 +89,7 @@ def main(
         evaluation: Text to measure on; the server's own if not given.
         samples: Sequences of 512 tokens.
         cases: Which, by name; all if none is named.
+        evaluated: Whether to measure perplexities, which takes a job more of each case.
     """
     chosen = [case for case in CASES if not cases or case.name in cases]
     if len(chosen) < len(cases):
@@ -101,7 +105,6 @@ def main(
         print("GPTQModel is left out: QUANTD_GPTQMODEL_PYTHON names no Python", file=sys.stderr)
     measured = {case.name: Runs() for case in chosen}
     predictions: list[Prediction] = []
-    source_perplexity = 0.0
     try:
         with server(reads=model.parent, writes=cache) as running:
             data = quantd.calibration(
@@ -113,11 +116,12 @@ def main(
             tokens = _tokens_file(model, calibration, outputs, samples)
             for case in chosen:
                 took = measured[case.name]
-                _, prediction, result = _run_ours(running, case, model, outputs, data, held_out)
-                predictions.append(prediction)
-                source_perplexity = result.evaluation.source_perplexity
-                took.perplexity = result.evaluation.perplexity
-                took.kl_divergence = result.evaluation.kl_divergence
+                if evaluated:
+                    _, prediction, result = _run_ours(running, case, model, outputs, data, held_out)
+                    predictions.append(prediction)
+                    took.source_perplexity = result.evaluation.source_perplexity
+                    took.perplexity = result.evaluation.perplexity
+                    took.kl_divergence = result.evaluation.kl_divergence
                 for _ in range(runs):
                     ours, prediction, _ = _run_ours(running, case, model, outputs, data, None)
                     took.ours.append(ours)
@@ -128,9 +132,10 @@ def main(
     finally:
         shutil.rmtree(outputs, ignore_errors=True)
         shutil.rmtree(copies, ignore_errors=True)
+    source = _known(measured[chosen[0].name].source_perplexity, 2)
     print_table(
-        f"{samples} x {LENGTH} tokens, group size {GROUP_SIZE}; perplexity of the source "
-        f"{source_perplexity:.2f}; median of {runs} run(s)",
+        f"{samples} x {LENGTH} tokens, group size {GROUP_SIZE}; "
+        f"perplexity of the source {source or 'not measured'}; median of {runs} run(s)",
         ["", "perplexity", "KL", "wall s", "CPU s", "peak MB"]
         + ["GPTQModel wall s", "CPU s", "peak MB", "time ratio", "CPU ratio", "memory ratio"],
         [_row(name, took) for name, took in measured.items()],
@@ -210,14 +215,18 @@ def _copied(text: Path, folder: Path) -> Path:
     return Path(shutil.copy(text, folder / text.name))
 
 
+def _known(value: float, digits: int) -> str:
+    return "" if math.isnan(value) else f"{value:.{digits}f}"
+
+
 def _row(name: str, took: Runs) -> list[str]:
     wall = statistics.median(run.wall for run in took.ours)
     cpu = statistics.median(run.cpu for run in took.ours)
     peak = statistics.median(run.peak_memory for run in took.ours)
     cells = [
         name,
-        f"{took.perplexity:.2f}",
-        f"{took.kl_divergence:.3f}",
+        _known(took.perplexity, 2),
+        _known(took.kl_divergence, 3),
         f"{wall:.0f}",
         f"{cpu:.0f}",
         f"{peak / MEGABYTE:.0f}",

@@ -38,8 +38,14 @@ class Server:
 
 
 @contextlib.contextmanager
-def server(*, reads: Path, writes: Path, options: Sequence[str] = ()) -> Iterator[Server]:
-    """Runs `quantd serve` on a socket of its own.
+def server(
+    *,
+    reads: Path,
+    writes: Path,
+    options: Sequence[str] = (),
+    program: Sequence[str] = ("quantd_server", "serve"),
+) -> Iterator[Server]:
+    """Runs `quantd serve`, or a module that takes its options, on a socket of its own.
 
     Raises:
         BenchError: It did not start, or a call of it failed.
@@ -48,8 +54,8 @@ def server(*, reads: Path, writes: Path, options: Sequence[str] = ()) -> Iterato
         ready, log = Path(folder, "ready"), Path(folder, "log")
         address = f"unix:{folder}/socket"
         command = [
-            *(sys.executable, "-m", "quantd_server", "serve", "--listen", address),
-            *("--ready-file", str(ready)),
+            *(sys.executable, "-m", *program),
+            *("--listen", address, "--ready-file", str(ready)),
             *("--source-root", str(reads), "--source-root", str(writes)),
             *("--output-root", str(writes), *options),
         ]

@@ -3,6 +3,7 @@ package quantd_test
 import (
 	"os"
 	"slices"
+	"strings"
 	"testing"
 
 	"google.golang.org/grpc/codes"
@@ -141,6 +142,9 @@ func TestAJobFromPlanToDeletion(t *testing.T) {
 	failure := failed(t, err)
 	if failure.Code != codes.NotFound || failure.Reason != "JOB_NOT_FOUND" || failure.RequestID == "" {
 		t.Errorf("got %#v", failure)
+	}
+	if failure.Remedy == "" || !strings.HasSuffix(failure.Message, failure.Remedy) {
+		t.Errorf("the remedy is %q, the message %q", failure.Remedy, failure.Message)
 	}
 }
 

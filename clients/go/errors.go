@@ -49,6 +49,8 @@ type Error struct {
 	Reason string
 	// Message says what is wrong and how to mend it, in a sentence.
 	Message string
+	// Remedy says how to mend it, which Message ends with, too; empty when the server does not know.
+	Remedy string
 	// Violations are what is wrong with the request, field by field.
 	Violations []Violation
 	// Preconditions are what stands against the request.
@@ -198,6 +200,7 @@ func errorOfStatus(answer *status.Status) *Error {
 		case *errdetails.ErrorInfo:
 			failure.Reason, failure.domain = detail.GetReason(), detail.GetDomain()
 			failure.Metadata = detail.GetMetadata()
+			failure.Remedy = failure.Metadata["remedy"]
 		case *errdetails.BadRequest:
 			for _, each := range detail.GetFieldViolations() {
 				failure.Violations = append(failure.Violations, Violation{

@@ -42,6 +42,7 @@ async def test_every_kind_arrives_with_its_code_and_details(tmp_path, kind):
     assert refusal.reason == "A_REASON"
     assert refusal.message == "got 3; use 4"
     assert refusal.info.metadata["field"] == "spec.method"
+    assert refusal.info.metadata["remedy"] == "use 4"
     assert [item.field for item in refusal.fields] == (["spec.method"] if kind == "invalid" else [])
     assert len(refusal.preconditions) == (kind == "precondition")
     assert (refusal.retry is not None) == (kind == "exhausted")

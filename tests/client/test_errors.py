@@ -87,7 +87,14 @@ def test_preconditions_and_request_id(server, client):
         quantd.Precondition("DISK_TOO_SMALL", "spec.output_uri", "needs 3 GB, has 1 GB"),
     )
     assert error.request_id == "r-1"
+    assert error.remedy == ""
     assert "spec.output_uri: needs 3 GB, has 1 GB" in str(error)
+
+
+def test_the_remedy_is_there_by_itself(server, client):
+    info = error_info("DISK_TOO_SMALL", remedy="make room")
+    error = refused(server, client, status(Code.FAILED_PRECONDITION, "full; make room", info))
+    assert error.remedy == "make room"
 
 
 def test_retry_after(server, client):

@@ -36,7 +36,8 @@ const (
 // `reason`; INVALID_ARGUMENT adds `google.rpc.BadRequest`, FAILED_PRECONDITION adds
 // `google.rpc.PreconditionFailure`, RESOURCE_EXHAUSTED adds `google.rpc.RetryInfo`. At most
 // `Limits.max_violations` violations are listed; `ErrorInfo.metadata["violation_count"]` has the
-// total. Besides what each method says, any method can answer:
+// total, `ErrorInfo.metadata["remedy"]` how to mend what the message says, which it ends with, too.
+// Besides what each method says, any method can answer:
 //
 //   - INVALID_ARGUMENT: a rule of the messages is broken; correct the fields listed.
 //   - UNAUTHENTICATED: the server asks for a token or a certificate, and this caller has none that is
@@ -170,7 +171,8 @@ type QuantizationService_QuantizeClient = grpc.ServerStreamingClient[QuantizeRes
 // `reason`; INVALID_ARGUMENT adds `google.rpc.BadRequest`, FAILED_PRECONDITION adds
 // `google.rpc.PreconditionFailure`, RESOURCE_EXHAUSTED adds `google.rpc.RetryInfo`. At most
 // `Limits.max_violations` violations are listed; `ErrorInfo.metadata["violation_count"]` has the
-// total. Besides what each method says, any method can answer:
+// total, `ErrorInfo.metadata["remedy"]` how to mend what the message says, which it ends with, too.
+// Besides what each method says, any method can answer:
 //
 //   - INVALID_ARGUMENT: a rule of the messages is broken; correct the fields listed.
 //   - UNAUTHENTICATED: the server asks for a token or a certificate, and this caller has none that is

@@ -86,6 +86,11 @@ impl Error {
         &self.0.message
     }
 
+    /// How to mend it, which the message says, too; empty when the server does not know.
+    pub fn remedy(&self) -> &str {
+        self.0.metadata.get("remedy").map_or("", String::as_str)
+    }
+
     /// What is wrong with the request, field by field.
     pub fn violations(&self) -> &[Violation] {
         &self.0.violations

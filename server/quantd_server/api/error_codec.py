@@ -75,6 +75,8 @@ def status_of(findings: Sequence[Finding], metadata: Mapping[str, str] | None = 
     info = ErrorInfo(reason=cut(first.reason, 63), domain=DOMAIN)
     if first.field:
         info.metadata["field"] = cut(first.field, MAX_TEXT_BYTES)
+    if first.remedy:
+        info.metadata["remedy"] = cut(first.remedy, MAX_TEXT_BYTES)
     for key, value in (metadata or {}).items():
         info.metadata[key] = cut(value, MAX_TEXT_BYTES)
     info.metadata["violation_count"] = str(len(ordered))

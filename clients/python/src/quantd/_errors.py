@@ -62,6 +62,7 @@ class QuantdError(Exception):
         code: The gRPC status code.
         reason: Stable identifier to branch on; empty when the error is not the server's own.
         message: What is wrong, in a sentence.
+        remedy: How to mend it, which the message says, too; empty when the server does not know.
         violations: What is wrong with the request, field by field.
         preconditions: What stands against the request.
         retry_after: Seconds after which a repetition may succeed; None when not said.
@@ -75,6 +76,7 @@ class QuantdError(Exception):
         self.code = details.code
         self.reason = details.reason
         self.message = details.message
+        self.remedy = details.metadata.get("remedy", "")
         self.violations = details.violations
         self.preconditions = details.preconditions
         self.retry_after = details.retry_after

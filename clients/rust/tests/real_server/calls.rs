@@ -173,6 +173,8 @@ async fn what_is_not_there_and_what_stands_in_the_way_are_different_errors() {
         (Code::NotFound, "SOURCE_NOT_FOUND")
     );
     assert_ne!(absent.request_id(), "");
+    assert_ne!(absent.remedy(), "");
+    assert!(absent.message().ends_with(absent.remedy()));
 
     let source = server.write_llama("quantized", 1);
     let (spec, taken) = (

@@ -33,7 +33,8 @@ class QuantizationServiceStub:
     `reason`; INVALID_ARGUMENT adds `google.rpc.BadRequest`, FAILED_PRECONDITION adds
     `google.rpc.PreconditionFailure`, RESOURCE_EXHAUSTED adds `google.rpc.RetryInfo`. At most
     `Limits.max_violations` violations are listed; `ErrorInfo.metadata["violation_count"]` has the
-    total. Besides what each method says, any method can answer:
+    total, `ErrorInfo.metadata["remedy"]` how to mend what the message says, which it ends with, too.
+    Besides what each method says, any method can answer:
 
     - INVALID_ARGUMENT: a rule of the messages is broken; correct the fields listed.
     - UNAUTHENTICATED: the server asks for a token or a certificate, and this caller has none that is
@@ -106,7 +107,8 @@ class QuantizationServiceAsyncStub(QuantizationServiceStub):
     `reason`; INVALID_ARGUMENT adds `google.rpc.BadRequest`, FAILED_PRECONDITION adds
     `google.rpc.PreconditionFailure`, RESOURCE_EXHAUSTED adds `google.rpc.RetryInfo`. At most
     `Limits.max_violations` violations are listed; `ErrorInfo.metadata["violation_count"]` has the
-    total. Besides what each method says, any method can answer:
+    total, `ErrorInfo.metadata["remedy"]` how to mend what the message says, which it ends with, too.
+    Besides what each method says, any method can answer:
 
     - INVALID_ARGUMENT: a rule of the messages is broken; correct the fields listed.
     - UNAUTHENTICATED: the server asks for a token or a certificate, and this caller has none that is
@@ -175,7 +177,8 @@ class QuantizationServiceServicer(metaclass=_abc_1.ABCMeta):
     `reason`; INVALID_ARGUMENT adds `google.rpc.BadRequest`, FAILED_PRECONDITION adds
     `google.rpc.PreconditionFailure`, RESOURCE_EXHAUSTED adds `google.rpc.RetryInfo`. At most
     `Limits.max_violations` violations are listed; `ErrorInfo.metadata["violation_count"]` has the
-    total. Besides what each method says, any method can answer:
+    total, `ErrorInfo.metadata["remedy"]` how to mend what the message says, which it ends with, too.
+    Besides what each method says, any method can answer:
 
     - INVALID_ARGUMENT: a rule of the messages is broken; correct the fields listed.
     - UNAUTHENTICATED: the server asks for a token or a certificate, and this caller has none that is

@@ -19,19 +19,19 @@ import difflib
 import os
 import re
 import shutil
-import subprocess
 import sys
 import tempfile
 from pathlib import Path
 
 from google.protobuf import descriptor_pb2
 
+from generation import REPOSITORY, GenerationError, installed, run
+
 GRPCIO_TOOLS_VERSION = "1.80.0"
 MYPY_PROTOBUF_VERSION = "5.1.0"
 # What grpcio-tools 1.80.0 writes into its output: the oldest protobuf runtime that may import it.
 GENCODE_MARK = "# Protobuf Python Version: 6.31.1"
 
-REPOSITORY = Path(__file__).resolve().parent.parent
 SPEC = REPOSITORY / "proto"
 THIRD_PARTY = REPOSITORY / "third_party"
 IMPORT_ROOTS = (SPEC, THIRD_PARTY / "protovalidate", THIRD_PARTY / "googleapis")
@@ -46,10 +46,6 @@ FOLDER_DOCSTRINGS = {
     "_third_party/buf": "Generated from buf/; see tools/generate.py.",
     "_third_party/buf/validate": "Generated from buf/validate/; see tools/generate.py.",
 }
-
-
-class GenerationError(Exception):
-    """Generation could not run, or its output is not what the pinned toolchain writes."""
 
 
 def spec_files() -> list[str]:
@@ -75,23 +71,15 @@ def compile_protos(files: list[str], output: Path) -> descriptor_pb2.FileDescrip
     ]
     # The caller's PYTHONPATH belongs to another environment.
     environment = {name: value for name, value in os.environ.items() if name != "PYTHONPATH"}
-    result = subprocess.run(command, capture_output=True, text=True, env=environment, check=False)
-    if result.returncode != 0:
-        raise GenerationError(
-            f"protoc failed (exit code {result.returncode}):\n{result.stderr.strip()}"
-        )
+    run(command, environment=environment)
     compiled = descriptor_pb2.FileDescriptorSet.FromString(descriptors.read_bytes())
     descriptors.unlink()
     return compiled
 
 
 def _isolated_python() -> list[str]:
-    beside_python = Path(sys.executable).with_name("uv")
-    uv = str(beside_python) if beside_python.is_file() else shutil.which("uv")
-    if uv is None:
-        raise GenerationError("uv is not installed; run `make setup` first")
     return [
-        *(uv, "run", "--quiet", "--system-certs", "--isolated", "--no-project"),
+        *(installed("uv"), "run", "--quiet", "--system-certs", "--isolated", "--no-project"),
         *("--python", sys.executable),
         *("--with", f"grpcio-tools=={GRPCIO_TOOLS_VERSION}"),
         *("--with", f"mypy-protobuf=={MYPY_PROTOBUF_VERSION}"),

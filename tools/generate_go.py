@@ -11,7 +11,6 @@ from __future__ import annotations
 
 import argparse
 import shutil
-import subprocess
 import sys
 import tempfile
 from pathlib import Path
@@ -20,7 +19,8 @@ from google.protobuf import descriptor_pb2
 from google.protobuf.compiler import plugin_pb2
 from google.protobuf.message import Message
 
-REPOSITORY = Path(__file__).resolve().parent.parent
+from generation import REPOSITORY, GenerationError, installed, require_same, run
+
 MODULE = REPOSITORY / "clients/go"
 MODULE_PATH = "github.com/quantd/quantd/clients/go"
 PACKAGE = "quantdv1"
@@ -31,16 +31,12 @@ PLUGINS = {
 RULES = "buf/validate/validate.proto"
 
 
-class GenerationError(Exception):
-    """Generation could not run, or committed code is not what it writes."""
-
-
 def generate(go: str) -> dict[str, str]:
     """The files of the Go package: their text by name."""
     request = _request(compile_spec())
     written: dict[str, str] = {}
     for plugin, version in PLUGINS.items():
-        output = _run([go, "run", f"{plugin}@{version}"], request.SerializeToString())
+        output = run([go, "run", f"{plugin}@{version}"], request.SerializeToString())
         response = plugin_pb2.CodeGeneratorResponse.FromString(output)
         if response.error:
             raise GenerationError(f"{plugin}: {response.error}")
@@ -52,7 +48,7 @@ def compile_spec() -> descriptor_pb2.FileDescriptorSet:
     """The spec and what it imports, with comments and without rules."""
     with tempfile.TemporaryDirectory() as temporary:
         output = Path(temporary) / "spec.binpb"
-        _run([_buf(), "build", "proto", "--output", str(output)])
+        run([installed("buf"), "build", "proto", "--output", str(output)])
         compiled = descriptor_pb2.FileDescriptorSet.FromString(output.read_bytes())
     kept = descriptor_pb2.FileDescriptorSet()
     for file in compiled.file:
@@ -102,31 +98,7 @@ def write(folder: Path, files: dict[str, str]) -> None:
 def check(folder: Path, files: dict[str, str]) -> None:
     """Raises GenerationError when committed code is not what the spec generates now."""
     committed = {path.name: path.read_text(encoding="utf-8") for path in folder.glob("*.pb.go")}
-    names = sorted(committed.keys() | files.keys())
-    if different := [name for name in names if committed.get(name) != files.get(name)]:
-        raise GenerationError(
-            f"{', '.join(different)}: not what the spec generates; run `make generate`"
-        )
-
-
-def _buf() -> str:
-    beside_python = Path(sys.executable).with_name("buf")
-    buf = str(beside_python) if beside_python.is_file() else shutil.which("buf")
-    if buf is None:
-        raise GenerationError("buf is not installed; run `make setup` first")
-    return buf
-
-
-def _run(command: list[str], standard_input: bytes = b"") -> bytes:
-    result = subprocess.run(
-        command, cwd=REPOSITORY, input=standard_input, capture_output=True, check=False
-    )
-    if result.returncode != 0:
-        raise GenerationError(
-            f"{Path(command[0]).name} {command[1]} failed (exit code {result.returncode}):\n"
-            f"{result.stderr.decode(errors='replace').strip()}"
-        )
-    return result.stdout
+    require_same(committed, files)
 
 
 def main() -> int:

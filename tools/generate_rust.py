@@ -10,33 +10,29 @@ from __future__ import annotations
 
 import argparse
 import shutil
-import subprocess
 import sys
 import tempfile
 from pathlib import Path
 
-REPOSITORY = Path(__file__).resolve().parent.parent
+from generation import REPOSITORY, GenerationError, installed, require_same, run
+
 CRATE = REPOSITORY / "clients/rust"
 GENERATED = ("src/generated", "examples/conformance")
 SUFFIXES = (".rs", ".binpb")
-
-
-class GenerationError(Exception):
-    """Generation could not run, or committed code is not what it writes."""
 
 
 def generate(cargo: str, crate: Path) -> None:
     """Writes all generated files of the Rust crate below `crate`."""
     with tempfile.TemporaryDirectory() as temporary:
         descriptors = Path(temporary) / "descriptors.binpb"
-        _run([_buf(), "build", "--output", str(descriptors)])
+        run([installed("buf"), "build", "--output", str(descriptors)])
         for folder in GENERATED:
             for path in _files(crate / folder):
                 path.unlink()
         manifest = str(CRATE / "Cargo.toml")
         options = ("--quiet", "--locked", "--manifest-path", manifest)
         package = ("--package", "quantd-client-generator")
-        _run([cargo, "run", *options, *package, "--", str(descriptors), str(crate)])
+        run([cargo, "run", *options, *package, "--", str(descriptors), str(crate)])
 
 
 def check(cargo: str) -> None:
@@ -44,11 +40,7 @@ def check(cargo: str) -> None:
     with tempfile.TemporaryDirectory() as temporary:
         generate(cargo, Path(temporary))
         committed, generated = _read(CRATE), _read(Path(temporary))
-    names = sorted(committed.keys() | generated.keys())
-    if different := [name for name in names if committed.get(name) != generated.get(name)]:
-        raise GenerationError(
-            f"{', '.join(different)}: not what the spec generates; run `make generate`"
-        )
+    require_same(committed, generated)
 
 
 def _read(crate: Path) -> dict[str, bytes]:
@@ -61,23 +53,6 @@ def _read(crate: Path) -> dict[str, bytes]:
 
 def _files(folder: Path) -> list[Path]:
     return [path for path in folder.glob("*") if path.suffix in SUFFIXES]
-
-
-def _buf() -> str:
-    beside_python = Path(sys.executable).with_name("buf")
-    buf = str(beside_python) if beside_python.is_file() else shutil.which("buf")
-    if buf is None:
-        raise GenerationError("buf is not installed; run `make setup` first")
-    return buf
-
-
-def _run(command: list[str]) -> None:
-    result = subprocess.run(command, cwd=REPOSITORY, capture_output=True, text=True, check=False)
-    if result.returncode != 0:
-        raise GenerationError(
-            f"{Path(command[0]).name} {command[1]} failed (exit code {result.returncode}):\n"
-            f"{result.stderr.strip()}"
-        )
 
 
 def main() -> int:

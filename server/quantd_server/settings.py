@@ -46,6 +46,8 @@ class Settings(msgspec.Struct, frozen=True, kw_only=True):
     """How long calls and workers may go on once the server was asked to stop."""
     threads: int | None = None
     """Threads of one job; None for all cores that the process may use."""
+    metrics_listen: str | None = None
+    """Address, "host:port", that metrics are scraped from; None: there are none."""
     log_level: LogLevel = "info"
     log_format: LogFormat = "json"
     ready_file: str | None = None

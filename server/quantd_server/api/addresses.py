@@ -23,10 +23,11 @@ class BindError(Exception):
     """An address cannot be listened on; the message says why and what to do."""
 
 
-def bind(address: str, add_port: Callable[[str], int]) -> str:
+def bind(address: str, add_port: Callable[[str], int], *, option: str = "--listen") -> str:
     """Listen on ``address`` and return it with the port that was chosen.
 
-    ``add_port`` is the server's ``add_insecure_port``. Raises BindError.
+    ``add_port`` is the server's ``add_insecure_port``; ``option`` is where the address is from.
+    Raises BindError.
     """
     if address.startswith(UNIX_PREFIX):
         return _bind_socket(address, add_port)
@@ -40,7 +41,7 @@ def bind(address: str, add_port: Callable[[str], int]) -> str:
     if bound == 0:
         raise BindError(
             f"cannot listen on {address}: the port is taken, or the address is not one of this "
-            "host; stop the other server or choose another with --listen"
+            f"host; stop the other server or choose another with {option}"
         )
     return f"{host}:{bound}"
 

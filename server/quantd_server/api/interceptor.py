@@ -17,7 +17,7 @@ import time
 import traceback
 import uuid
 from collections.abc import AsyncIterator, Awaitable, Callable
-from typing import TYPE_CHECKING, Any
+from typing import TYPE_CHECKING, Any, Protocol
 
 import grpc
 import grpc.aio
@@ -47,8 +47,9 @@ Context = grpc.aio.ServicerContext[Any, Any]
 class Call:
     """One call, for the log and for its handler."""
 
-    def __init__(self, method: str, request_id: str) -> None:
+    def __init__(self, method: str, request_id: str, *, is_served: bool) -> None:
         self.method = method
+        self.is_served = is_served
         self.request_id = request_id
         self.job: str | None = None
         """Name of the job it is about, as soon as that is known."""
@@ -66,6 +67,14 @@ class Call:
         if self.audit is not None:
             write, self.audit = self.audit, None
             write(code)
+
+
+class CallObserver(Protocol):
+    """Hears of every call, on the event loop."""
+
+    def began(self, call: Call) -> None: ...
+
+    def ended(self, call: Call, code: str, seconds: float) -> None: ...
 
 
 _current_call: contextvars.ContextVar[Call] = contextvars.ContextVar("call")
@@ -95,8 +104,15 @@ def caller() -> Identity:
 class OutermostInterceptor(grpc.aio.ServerInterceptor):
     """Wraps every handler; ``input_types`` has the request class of every method by its path."""
 
-    def __init__(self, log: Log, access: Access, input_types: dict[str, type[Message]]) -> None:
+    def __init__(
+        self,
+        log: Log,
+        access: Access,
+        input_types: dict[str, type[Message]],
+        observers: tuple[CallObserver, ...] = (),
+    ) -> None:
         self._log = log
+        self._observers = observers
         self._access = access
         self._input_types = input_types
 
@@ -120,11 +136,13 @@ class OutermostInterceptor(grpc.aio.ServerInterceptor):
         """A handler of streams of bytes around ``run(incoming, context, serialize)``."""
 
         async def handle(incoming: Any, context: Context) -> Any:
-            call = Call(method, _request_id(context))
+            call = Call(method, _request_id(context), is_served=is_served)
             _current_call.set(call)
             if method in AUDITED:
                 call.audit = functools.partial(self._audit, call, context.peer())
             context.set_trailing_metadata(((REQUEST_ID_KEY, call.request_id),))
+            for observer in self._observers:
+                observer.began(call)
             start = time.perf_counter()
             code = "OK"
             try:
@@ -158,6 +176,9 @@ class OutermostInterceptor(grpc.aio.ServerInterceptor):
                 )
                 await _abort(context, call, internal_status(incident))
             finally:
+                seconds = time.perf_counter() - start
+                for observer in self._observers:
+                    observer.ended(call, code, seconds)
                 call.finish_audit(code)
                 self._log(
                     "call",
@@ -167,7 +188,7 @@ class OutermostInterceptor(grpc.aio.ServerInterceptor):
                     job=call.job,
                     method=method,
                     code=code,
-                    ms=round((time.perf_counter() - start) * 1000, 3),
+                    ms=round(seconds * 1000, 3),
                     peer=context.peer(),
                 )
 

@@ -13,11 +13,12 @@ from pathlib import Path
 from typing import TYPE_CHECKING
 
 from quantd_server import __version__
-from quantd_server.api.addresses import remove_socket
+from quantd_server.api.addresses import is_local, remove_socket
 from quantd_server.api.capabilities import Capabilities
 from quantd_server.api.error_codec import MAX_VIOLATIONS
 from quantd_server.api.log import Log
 from quantd_server.api.server import BoundServer, Services, build
+from quantd_server.api.telemetry import Telemetry
 from quantd_server.api.transport import check_exposure, missing_protection
 from quantd_server.host.cpu import usable_cores
 from quantd_server.host.memory import describe_memory
@@ -52,17 +53,20 @@ async def serve(settings: Settings, log: Log) -> None:
     roots = checked_roots(settings)
     _check_ready_file(settings)
     services = make_services(settings, roots, log)
+    telemetry = Telemetry(settings, services.jobs, log)
     with _signals() as signals:
-        bound = build(settings, services, log)
+        bound = build(settings, services, log, telemetry.call_observers)
         try:
+            metrics = await telemetry.start()
             await services.jobs.start(lambda job: check_roots(job, roots))
             await start(bound)
-            _announce(settings, roots, bound, log)
+            _announce(settings, roots, bound, metrics, log)
             await warm_up(services)
             await signals.get()
             log("stopping", grace_seconds=settings.grace)
             await _stop(settings, bound, services, signals)
         finally:
+            await telemetry.close()
             for address in bound.addresses:
                 remove_socket(address)
     log("stopped")
@@ -208,11 +212,14 @@ def _signals() -> Iterator[asyncio.Queue[int]]:
             loop.remove_signal_handler(number)
 
 
-def _announce(settings: Settings, roots: Roots, bound: BoundServer, log: Log) -> None:
+def _announce(
+    settings: Settings, roots: Roots, bound: BoundServer, metrics: str | None, log: Log
+) -> None:
     """Say that we serve: a line in the log for people and programs, and the ready file."""
     log(
         "serving",
         addresses=bound.addresses,
+        metrics=f"http://{metrics}/metrics" if metrics else None,
         source_roots=roots.sources,
         output_roots=roots.outputs,
         state_folder=settings.state_folder,
@@ -221,6 +228,12 @@ def _announce(settings: Settings, roots: Roots, bound: BoundServer, log: Log) ->
     missing = missing_protection(settings)
     if missing is not None:  # and --insecure allowed it
         log("exposed", level="warning", reason=missing.reason, message=missing.message)
+    if metrics is not None and not is_local(metrics):
+        log(
+            "metrics.exposed",
+            level="warning",
+            message=f"whoever reaches {metrics} can read the metrics: they need no credentials",
+        )
     if settings.ready_file:
         ready = Path(settings.ready_file)
         partial = ready.with_name(f".{ready.name}.{os.getpid()}")

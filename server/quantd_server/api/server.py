@@ -18,7 +18,7 @@ from quantd_server.api.access import Access
 from quantd_server.api.addresses import UNIX_PREFIX, bind
 from quantd_server.api.capabilities import Capabilities
 from quantd_server.api.health import Health
-from quantd_server.api.interceptor import OutermostInterceptor
+from quantd_server.api.interceptor import CallObserver, OutermostInterceptor
 from quantd_server.api.job_servicer import JobServicer
 from quantd_server.api.log import Log
 from quantd_server.api.quantization_servicer import QuantizationServicer
@@ -59,13 +59,17 @@ class BoundServer(msgspec.Struct, frozen=True, kw_only=True):
     addresses: tuple[str, ...]
 
 
-def build(settings: Settings, services: Services, log: Log) -> BoundServer:
-    """The server with all its services.
+def build(
+    settings: Settings, services: Services, log: Log, observers: tuple[CallObserver, ...] = ()
+) -> BoundServer:
+    """The server with all its services; ``observers`` hear of its calls.
 
     Raises BindError, or QuantdError as ``server_credentials`` and ``Access.of`` do.
     """
     server = grpc.aio.server(
-        interceptors=[OutermostInterceptor(log, Access.of(settings, log), input_types())],
+        interceptors=[
+            OutermostInterceptor(log, Access.of(settings, log), input_types(), observers)
+        ],
         options=channel_options(settings),
         maximum_concurrent_rpcs=settings.max_concurrent_calls,
     )

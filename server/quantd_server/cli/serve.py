@@ -45,6 +45,16 @@ def serve(
             rich_help_panel=ADDRESSES,
         ),
     ] = None,
+    metrics_listen: Annotated[
+        str | None,
+        typer.Option(
+            "--metrics-listen",
+            envvar="QUANTD_METRICS_LISTEN",
+            metavar="ADDRESS",
+            help='"host:port" to serve metrics for Prometheus on, to anybody who can reach it.',
+            rich_help_panel=ADDRESSES,
+        ),
+    ] = None,
     tls_certificate: Annotated[
         Path | None,
         typer.Option(
@@ -249,6 +259,7 @@ def serve(
     settings = Settings(
         listen=tuple(listen),
         ready_file=ready_file,
+        metrics_listen=metrics_listen,
         tls_certificate=_text(tls_certificate),
         tls_key=_text(tls_key),
         client_ca=_text(client_ca),

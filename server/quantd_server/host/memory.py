@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import os
+from pathlib import Path
 
 import msgspec
 
@@ -37,6 +38,12 @@ def describe_memory(system: System) -> Memory:
         available=available if left is None else min(available, left),
         limit=cgroup.memory_limit(system.root),
     )
+
+
+def resident_bytes(root: Path, pid: int) -> int | None:
+    """Resident memory of a process below /proc; None where it cannot be told."""
+    fields = read_text(root / f"proc/{pid}/statm").split()
+    return int(fields[1]) * os.sysconf("SC_PAGE_SIZE") if len(fields) > 1 else None
 
 
 def _meminfo(text: str) -> dict[str, int]:

@@ -11,7 +11,8 @@ from __future__ import annotations
 import asyncio
 import time
 import uuid
-from collections.abc import AsyncIterator, Callable
+from collections import Counter
+from collections.abc import AsyncIterator, Callable, Iterator
 
 import msgspec
 
@@ -19,7 +20,7 @@ from quantd_server.engine.events import Progress
 from quantd_server.engine.specification import QuantizationSpec
 from quantd_server.errors import QuantdError
 from quantd_server.jobs.event_log import EventLog
-from quantd_server.jobs.job import Job, JobEvent, JobFilter, StoredJob
+from quantd_server.jobs.job import Job, JobEvent, JobFilter, JobState, StoredJob
 from quantd_server.jobs.journal import Journal
 from quantd_server.jobs.outputs import remove_output
 from quantd_server.jobs.record import MAX_FINDINGS, JobRecord
@@ -32,6 +33,7 @@ from quantd_server.jobs.refusals import (
     sequence_out_of_range,
     shutting_down,
 )
+from quantd_server.jobs.statistics import JobStatistics
 from quantd_server.jobs.store import Change, JobStore
 from quantd_server.jobs.supervisor import Supervisor
 from quantd_server.jobs.watching import follow
@@ -65,15 +67,14 @@ class JobService:
         ``threads`` is of each job, ``memory_bytes`` of all that run, 0 for no limit. ``store`` is
         in memory by default; ``workers_lock`` is ``StateFolder.workers_lock``.
         """
-        self._max_queued, self._max_finished, self._max_events = (
-            max_queued,
-            max_finished,
-            max_events,
-        )
+        self.max_queued = max_queued
+        self._max_finished, self._max_events = max_finished, max_events
         self._heartbeat_interval = heartbeat_interval
         self._write_log = log
         self.finished_jobs = FinishedJobs()
         """What planning estimates the time from."""
+        self.statistics = JobStatistics()
+        """What became of jobs since the start."""
         self._records: dict[str, JobRecord] = {}
         self._requests: dict[str, str] = {}
         self._journal = Journal(store or JobStore(None, max_events=max_events), log)
@@ -84,6 +85,7 @@ class JobService:
             memory_bytes=memory_bytes,
             workers_lock=workers_lock,
             on_end=self._ended,
+            statistics=self.statistics,
             log=log,
         )
         self._stopping = False
@@ -187,8 +189,8 @@ class JobService:
             raise shutting_down()
         self._journal.check()
         waiting = len(self._supervisor.queue)
-        if waiting >= self._max_queued:
-            raise queue_full(waiting, self._max_queued)
+        if waiting >= self.max_queued:
+            raise queue_full(waiting, self.max_queued)
         for record in self._records.values():
             if not record.job.finished and record.stored.output_path == output_path:
                 raise output_in_use(record.job)
@@ -219,6 +221,19 @@ class JobService:
             record, after_sequence, self._heartbeat_interval, lambda: self._stopped
         ):
             yield event
+
+    @property
+    def queue_depth(self) -> int:
+        """How many jobs wait."""
+        return len(self._supervisor.queue)
+
+    def count_by_state(self) -> Counter[JobState]:
+        """How many jobs are known, by state."""
+        return Counter(record.job.state for record in self._records.values())
+
+    def workers(self) -> Iterator[tuple[Job, int]]:
+        """The jobs that have a worker, each with the process id of that."""
+        return self._supervisor.workers()
 
     def _record(self, name: str) -> JobRecord:
         record = self._records.get(name)

@@ -12,17 +12,19 @@ from __future__ import annotations
 
 import asyncio
 import time
-from collections.abc import Callable
+from collections.abc import Callable, Iterator
 
 from quantd_server.engine.events import Progress
 from quantd_server.engine.specification import WorkOrder
 from quantd_server.errors import Finding
 from quantd_server.host.cgroup import memory_kills
 from quantd_server.host.system import this_system
+from quantd_server.jobs.job import Job
 from quantd_server.jobs.journal import Journal
 from quantd_server.jobs.outputs import discard_unfinished, published_result
 from quantd_server.jobs.queue import JobQueue
 from quantd_server.jobs.record import JobRecord
+from quantd_server.jobs.statistics import JobStatistics
 from quantd_server.jobs.worker_death import (
     MAX_ATTEMPTS,
     cause_of_death,
@@ -49,6 +51,7 @@ class Supervisor:
         memory_bytes: int,
         workers_lock: int | None,
         on_end: Callable[[JobRecord], None],
+        statistics: JobStatistics,
         log: Callable[..., None],
     ) -> None:
         """``memory_bytes``: that workers may take together, by their plans, unless one of them
@@ -61,6 +64,7 @@ class Supervisor:
         self._memory_bytes = memory_bytes
         self._keep_open = () if workers_lock is None else (workers_lock,)
         self._on_end = on_end
+        self._statistics = statistics
         self._log = log
         self._running: dict[str, tuple[JobRecord, asyncio.Task[None]]] = {}
         self._stopping = False
@@ -95,12 +99,20 @@ class Supervisor:
             self._finish(record)
         else:
             why = "the server ended while the job ran"
+            self._statistics.skip(record.job)
             self._begin_again(record, retried(why, stored.attempts + 1))
             self.queue.append(record)
 
     def start(self) -> None:
         """Run what is waiting."""
         self._start_waiting()
+
+    def workers(self) -> Iterator[tuple[Job, int]]:
+        """The jobs whose worker runs, each with its process id."""
+        for record, _ in self._running.values():
+            worker = record.worker
+            if worker is not None and worker.pid is not None and worker.returncode is None:
+                yield record.job, worker.pid
 
     async def stop_job(self, record: JobRecord, cause: Finding) -> None:
         """End a job for a reason, unless it has ended or is ending."""
@@ -174,6 +186,7 @@ class Supervisor:
                 worker.ask_to_stop()
             async for event in worker.events():
                 record.apply(event)
+                self._statistics.add_event(record.job, event)
         except Exception as error:  # noqa: BLE001 - our fault must end this job, not the server
             worker.kill()
             record.failure = fault(
@@ -276,4 +289,5 @@ class Supervisor:
             seconds=round(end - job.create_time, 3),
             worker_log=worker.log if worker and job.state == "FAILED" else None,
         )
+        self._statistics.add_end(job)
         self._on_end(record)

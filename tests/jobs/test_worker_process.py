@@ -94,6 +94,40 @@ async def test_only_the_end_of_long_complaints_is_kept(harness, misbehaving) -> 
     assert log.endswith("end\n")
 
 
+async def test_what_it_complains_of_is_told_line_by_line(harness, misbehaving) -> None:
+    misbehaving(
+        "exec >&2; printf 'one\\n\\n  two\\nthr'; sleep 0.2; printf 'ee\\n\\377\\nend'; exit 3"
+    )
+    await error_of(harness)
+    (started,) = (line for line in harness.log if line["event"] == "job.started")
+    told = [line for line in harness.log if line["event"] == "worker.stderr"]
+    assert [line["line"] for line in told] == [
+        "one",
+        "two",
+        "three",
+        "\ufffd",
+        "end",
+    ]
+    assert {(line["job"], line["worker_pid"]) for line in told} == {
+        (started["job"], started["worker_pid"])
+    }
+
+
+async def test_endless_complaints_do_not_fill_the_log(harness, misbehaving) -> None:
+    misbehaving("yes complaint | head -c 100000 >&2; head -c 1000000 /dev/zero >&2; exit 3")
+    await error_of(harness)
+    told = [line["line"] for line in harness.log if line["event"] == "worker.stderr"]
+    assert len(told) == worker_process.MAX_STDERR_LINES + 1
+    assert told[-1] == "(more is left out)"
+
+
+async def test_a_line_without_end_is_cut(harness, misbehaving) -> None:
+    misbehaving("yes | tr -d '\\n' | head -c 1000000 >&2; exit 3")
+    await error_of(harness)
+    (told,) = [line["line"] for line in harness.log if line["event"] == "worker.stderr"]
+    assert told == "y" * worker_process.MAX_STDERR_LINE_BYTES
+
+
 async def test_a_worker_that_reads_no_order(harness, misbehaving) -> None:
     misbehaving("exec <&-; sleep 0.1; exit 4")
     _, error = await error_of(harness)

@@ -29,7 +29,9 @@ from quantd_server.api.error_codec import StatusError, internal_status, status_o
 from quantd_server.api.identity import Identity
 from quantd_server.api.log import Log
 from quantd_server.api.request_checks import decode
+from quantd_server.api.trace_context import TraceContext, trace_context
 from quantd_server.errors import QuantdError
+from quantd_server.jobs.job import Origin
 
 if TYPE_CHECKING:
     Handler = grpc.RpcMethodHandler[Any, Any]  # generic in its stubs only
@@ -47,16 +49,24 @@ Context = grpc.aio.ServicerContext[Any, Any]
 class Call:
     """One call, for the log and for its handler."""
 
-    def __init__(self, method: str, request_id: str, *, is_served: bool) -> None:
+    def __init__(
+        self, method: str, request_id: str, trace: TraceContext | None, *, is_served: bool
+    ) -> None:
         self.method = method
         self.is_served = is_served
         self.request_id = request_id
+        self.trace = trace
+        """The trace it is part of, if it is of one."""
         self.job: str | None = None
         """Name of the job it is about, as soon as that is known."""
         self.identity: Identity | None = None
         """Who calls, as soon as that is known."""
         self.audit: Callable[[str], None] | None = None
         """Writes the line of an audited call, given the code of its answer; None once it did."""
+
+    @property
+    def trace_id(self) -> str | None:
+        return self.trace.trace_id if self.trace else None
 
     @property
     def caller_name(self) -> str | None:
@@ -101,6 +111,14 @@ def caller() -> Identity:
     return identity
 
 
+def origin() -> Origin:
+    """What a job made by the current call remembers of it."""
+    call = _current_call.get()
+    return Origin(
+        request_id=call.request_id, traceparent=call.trace.traceparent if call.trace else ""
+    )
+
+
 class OutermostInterceptor(grpc.aio.ServerInterceptor):
     """Wraps every handler; ``input_types`` has the request class of every method by its path."""
 
@@ -136,7 +154,8 @@ class OutermostInterceptor(grpc.aio.ServerInterceptor):
         """A handler of streams of bytes around ``run(incoming, context, serialize)``."""
 
         async def handle(incoming: Any, context: Context) -> Any:
-            call = Call(method, _request_id(context), is_served=is_served)
+            trace = trace_context(context.invocation_metadata() or ())
+            call = Call(method, _request_id(context), trace, is_served=is_served)
             _current_call.set(call)
             if method in AUDITED:
                 call.audit = functools.partial(self._audit, call, context.peer())
@@ -171,6 +190,9 @@ class OutermostInterceptor(grpc.aio.ServerInterceptor):
                     level="error",
                     incident=incident,
                     request_id=call.request_id,
+                    trace_id=call.trace_id,
+                    caller=call.caller_name,
+                    job=call.job,
                     method=method,
                     trace=traceback.format_exc(),
                 )
@@ -184,6 +206,7 @@ class OutermostInterceptor(grpc.aio.ServerInterceptor):
                     "call",
                     level="error" if code == "INTERNAL" else "info",
                     request_id=call.request_id,
+                    trace_id=call.trace_id,
                     caller=call.caller_name,
                     job=call.job,
                     method=method,
@@ -199,6 +222,7 @@ class OutermostInterceptor(grpc.aio.ServerInterceptor):
             "audit",
             always=True,
             request_id=call.request_id,
+            trace_id=call.trace_id,
             caller=call.caller_name,
             method=call.method,
             job=call.job,

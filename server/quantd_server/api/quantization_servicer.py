@@ -12,7 +12,7 @@ from quantd import v1
 from quantd_server.api.capabilities import Capabilities
 from quantd_server.api.error_codec import StatusError, status_of
 from quantd_server.api.events import events_after
-from quantd_server.api.interceptor import Context, caller, note_effect, note_job
+from quantd_server.api.interceptor import Context, caller, note_effect, note_job, origin
 from quantd_server.api.paging import position_of, token_of
 from quantd_server.api.translation import from_message, to_message
 from quantd_server.engine.specification import QuantizationSpec
@@ -94,6 +94,7 @@ class QuantizationServicer(v1.QuantizationServiceServicer):
             request_id=request.request_id,
             labels=labels,
             owner=caller().name,
+            origin=origin(),
         )
         return _own(job, request.request_id)  # it may have been made meanwhile
 

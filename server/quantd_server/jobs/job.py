@@ -43,6 +43,22 @@ class Job(msgspec.Struct, frozen=True, kw_only=True):
         return self.state in FINAL_STATES
 
 
+class Origin(msgspec.Struct, frozen=True, kw_only=True):
+    """The call that made a job, as the log and traces know it."""
+
+    request_id: str = ""
+    """Of the call; not ``Job.request_id``, which stays the same when a call is repeated."""
+    traceparent: str = ""
+    """Its trace and span, in W3C's form; empty where there is none."""
+
+    @property
+    def trace_id(self) -> str:
+        return self.traceparent[3:35]
+
+
+UNKNOWN_ORIGIN = Origin()
+
+
 class StoredJob(msgspec.Struct, frozen=True, kw_only=True):
     """A job and what a server needs to go on with it; the form in which it is stored."""
 
@@ -55,6 +71,7 @@ class StoredJob(msgspec.Struct, frozen=True, kw_only=True):
     source_fingerprint: str
     attempts: int = 0
     """How often a worker was started for it, but for those that the server stopped in order."""
+    origin: Origin = UNKNOWN_ORIGIN
     stop_cause: Finding | None = None
     """Why the job was asked to stop."""
 

@@ -60,6 +60,16 @@ class JobRecord:
         return self._stored.job
 
     @property
+    def log_fields(self) -> dict[str, str | None]:
+        """What every line of the log about the job has."""
+        origin = self.stored.origin
+        return {
+            "job": self.job.name,
+            "request_id": origin.request_id or None,
+            "trace_id": origin.trace_id or None,
+        }
+
+    @property
     def is_known(self) -> bool:
         """Whether clients may know of the job."""
         return self.log.last_sequence > 0

@@ -20,7 +20,15 @@ from quantd_server.engine.events import Progress
 from quantd_server.engine.specification import QuantizationSpec
 from quantd_server.errors import QuantdError
 from quantd_server.jobs.event_log import EventLog
-from quantd_server.jobs.job import Job, JobEvent, JobFilter, JobState, StoredJob
+from quantd_server.jobs.job import (
+    UNKNOWN_ORIGIN,
+    Job,
+    JobEvent,
+    JobFilter,
+    JobState,
+    Origin,
+    StoredJob,
+)
 from quantd_server.jobs.journal import Journal
 from quantd_server.jobs.outputs import remove_output
 from quantd_server.jobs.record import MAX_FINDINGS, JobRecord
@@ -145,6 +153,7 @@ class JobService:
         request_id: str,
         labels: dict[str, str],
         owner: str = "",
+        origin: Origin = UNKNOWN_ORIGIN,
     ) -> Job:
         """Queue the job that ``report`` plans for the spec ``requested``.
 
@@ -175,11 +184,14 @@ class JobService:
             output_path=report.output_path,
             paths=report.paths,
             source_fingerprint=report.source_fingerprint,
+            origin=origin,
         )
         record = JobRecord(stored, EventLog(self._max_events), self._journal.write)
         record.update(state="QUEUED")
         self._keep(record)
-        self._write_log("job.queued", job=name, method=job.spec.method.name)
+        self._write_log(
+            "job.queued", **record.log_fields, method=job.spec.method.name, caller=owner or None
+        )
         self._supervisor.submit(record)
         await self._journal.written()
         return record.visible

@@ -173,7 +173,11 @@ class Supervisor:
 
     async def _run(self, record: JobRecord) -> None:
         name = record.job.name
-        worker = record.worker = WorkerProcess()
+
+        def say(line: str) -> None:
+            self._log("worker.stderr", **record.log_fields, worker_pid=worker.pid, line=line)
+
+        worker = record.worker = WorkerProcess(say)
         system = this_system().root
         kills = memory_kills(system)
         try:
@@ -181,7 +185,12 @@ class Supervisor:
             # nobody has heard of, or be one more than are allowed.
             await self._journal.written()
             await worker.start(self._order(record), keep_open=self._keep_open)
-            self._log("job.started", job=name, worker_pid=worker.pid)
+            self._log(
+                "job.started",
+                **record.log_fields,
+                attempt=record.stored.attempts,
+                worker_pid=worker.pid,
+            )
             if record.stored.stop_cause is not None or self._stopping:
                 worker.ask_to_stop()
             async for event in worker.events():
@@ -192,7 +201,7 @@ class Supervisor:
             record.failure = fault(
                 "INTERNAL", "internal error", "look up the job in the server's log", "internal"
             )
-            self._log("job.fault", job=name, error=repr(error))
+            self._log("job.fault", **record.log_fields, error=repr(error))
         finally:
             await self._take_result(record)
             killed_for_memory = memory_kills(system) != kills
@@ -260,7 +269,7 @@ class Supervisor:
             record.note(attempts=record.stored.attempts - 1)
         self._log(
             "job.requeued",
-            job=record.job.name,
+            **record.log_fields,
             why=warning.message if warning else "the server stops",
             worker_log=record.worker.log if record.worker and warning else None,
         )
@@ -283,7 +292,7 @@ class Supervisor:
         job, worker = record.job, record.worker
         self._log(
             "job.ended",
-            job=job.name,
+            **record.log_fields,
             state=job.state,
             reason=job.error.reason if job.error else None,
             seconds=round(end - job.create_time, 3),

@@ -10,7 +10,7 @@ import asyncio
 import contextlib
 import signal
 import sys
-from collections.abc import AsyncIterator
+from collections.abc import AsyncIterator, Callable
 
 import msgspec
 
@@ -24,13 +24,20 @@ MAX_LINE_BYTES = 64 << 20
 KEPT_LOG_BYTES = 8192
 """How much of the worker's standard error is kept for the server's log."""
 
+MAX_STDERR_LINE_BYTES = 2048
+MAX_STDERR_LINES = 1000
+"""That are told one by one; a library that warns at every step must not fill the server's log."""
+
 _decode = msgspec.json.Decoder(WorkerEvent).decode
 
 
 class WorkerProcess:
     """One worker. ``start``, then read ``events`` to the end, then look at ``returncode``."""
 
-    def __init__(self) -> None:
+    def __init__(self, on_stderr: Callable[[str], None] = lambda _: None) -> None:
+        """``on_stderr`` hears the lines of the worker's standard error as they come."""
+        self._on_stderr = on_stderr
+        self._stderr_lines = 0
         self._process: asyncio.subprocess.Process | None = None
         self._log = bytearray()
 
@@ -83,9 +90,22 @@ class WorkerProcess:
 
     async def _collect_log(self) -> None:
         assert self._process is not None and self._process.stderr is not None
+        rest = b""
         while piece := await self._process.stderr.read(65536):
             self._log += piece
             del self._log[:-KEPT_LOG_BYTES]
+            *lines, rest = (rest + piece).split(b"\n")
+            for line in lines:
+                self._tell(line)
+            rest = rest[:MAX_STDERR_LINE_BYTES]
+        self._tell(rest)
+
+    def _tell(self, line: bytes) -> None:
+        text = line[:MAX_STDERR_LINE_BYTES].decode(errors="replace").strip()
+        if not text or self._stderr_lines > MAX_STDERR_LINES:
+            return
+        self._stderr_lines += 1
+        self._on_stderr(text if self._stderr_lines <= MAX_STDERR_LINES else "(more is left out)")
 
     @property
     def log(self) -> str:

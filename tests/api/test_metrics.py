@@ -315,8 +315,18 @@ def test_an_exposed_port_is_said(tmp_path):
         assert not server.events("library")
 
 
-@pytest.mark.parametrize("options", [(), METRICS])
-def test_what_is_imported(tmp_path, options):
+@pytest.mark.parametrize(
+    ("options", "endpoint", "found"),
+    [
+        ((), "", []),
+        (METRICS, "", ["prometheus_client"]),
+        ((), "http://127.0.0.1:1", ["opentelemetry"]),
+    ],
+)
+def test_what_is_imported(tmp_path, monkeypatch, options, endpoint, found):
+    if endpoint:
+        pytest.importorskip("opentelemetry.sdk")
+    monkeypatch.setenv("OTEL_EXPORTER_OTLP_ENDPOINT", endpoint)
     program = (
         "import sys, threading, time, os, signal, pathlib\n"
         "def look():\n"
@@ -324,7 +334,8 @@ def test_what_is_imported(tmp_path, options):
         "    os.kill(os.getpid(), signal.SIGTERM)\n"
         "threading.Thread(target=look, daemon=True).start()\n"
         "from quantd_server.cli import main\n"
-        "names = ('torch', 'transformers', 'numba', 'numpy', 'prometheus_client')\n"
+        "names = ('torch', 'transformers', 'numba', 'numpy')\n"
+        "names += ('prometheus_client', 'opentelemetry')\n"
         "try: main()\n"
         "finally: print('FOUND', [name for name in names if name in sys.modules])\n"
     )
@@ -340,4 +351,4 @@ def test_what_is_imported(tmp_path, options):
         cwd=tmp_path,
         check=True,
     )
-    assert f"FOUND {['prometheus_client'] if options else []}" in result.stdout
+    assert f"FOUND {found}" in result.stdout

@@ -83,6 +83,7 @@ class JobService:
         """What planning estimates the time from."""
         self.statistics = JobStatistics()
         """What became of jobs since the start."""
+        self._listeners: list[Callable[[StoredJob], None]] = []
         self._records: dict[str, JobRecord] = {}
         self._requests: dict[str, str] = {}
         self._journal = Journal(store or JobStore(None, max_events=max_events), log)
@@ -304,7 +305,13 @@ class JobService:
 
     # -- keeping ---------------------------------------------------------------------------------
 
+    def when_ended(self, listener: Callable[[StoredJob], None]) -> None:
+        """Have ``listener`` told of every job that ends."""
+        self._listeners.append(listener)
+
     def _ended(self, record: JobRecord) -> None:
+        for listener in self._listeners:
+            listener(record.stored)
         if record.job.result is not None:
             self.finished_jobs.add(record.job.plan, record.job.result.elapsed)
         self._drop_oldest()

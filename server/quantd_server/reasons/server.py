@@ -30,5 +30,14 @@ AREA = Area(
             meaning="The store of jobs is damaged.",
             action="Have the operator bring the state folder back from a copy, or name another.",
         ),
+        "TRACING_NOT_INSTALLED": Reason(
+            meaning="The environment asks for traces, and OpenTelemetry is not installed.",
+            action="Install `quantd[otel]`, or unset the variable in the message.",
+        ),
+        "TRACING_NOT_SUPPORTED": Reason(
+            meaning="The environment asks for an exporter of traces that this server does not "
+            "have.",
+            action="Send traces by OTLP over gRPC, or unset the variables of OpenTelemetry.",
+        ),
     },
 )

@@ -107,7 +107,7 @@ func TestErrors(t *testing.T) {
 		_, err := client.Quantize(ctx, slow(source, server.Path("c.gguf")))
 		failure := failed(t, err)
 		if failure.Code != codes.ResourceExhausted || failure.Reason != "QUEUE_FULL" ||
-			failure.RetryAfter != 5*time.Second || !failure.Retryable() {
+			failure.RetryAfter < time.Second || failure.RetryAfter > 10*time.Minute || !failure.Retryable() {
 			t.Errorf("got %#v", failure)
 		}
 

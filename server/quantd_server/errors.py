@@ -73,8 +73,11 @@ class QuantdError(Exception):
         remedy: str = "",
         field: str = "",
         kind: FindingKind = "invalid",
+        retry_delay: float | None = None,
     ) -> None:
         super().__init__(message)
+        self.retry_delay = retry_delay
+        """Seconds after which the same may succeed, where somebody can tell; of this process."""
         self.finding = Finding(
             severity=Severity.ERROR,
             field=field,

@@ -19,7 +19,7 @@ from quantd_server.api.error_codec import (
     status_of,
 )
 from quantd_server.api.translation import to_message
-from quantd_server.errors import Finding
+from quantd_server.errors import Finding, QuantdError
 
 
 def finding(kind: str = "invalid", **fields: str) -> Finding:
@@ -118,3 +118,16 @@ def test_cut_keeps_to_the_limit_and_to_utf8(text, limit):
     assert len(short.encode()) <= limit
     if len(text.encode("utf-8", "replace")) <= limit:
         assert short == text.encode("utf-8", "replace").decode()
+
+
+@pytest.mark.parametrize(("delay", "told"), [(None, 5), (1.0, 1), (36.2, 37)])
+async def test_the_delay_of_what_is_exhausted_arrives_in_whole_seconds(tmp_path, delay, told):
+    class FullJobs(ScriptedJobs):
+        async def submit(self, report, **request):
+            raise QuantdError(
+                reason="QUEUE_FULL", message="full", kind="exhausted", retry_delay=delay
+            )
+
+    async with running(tmp_path, planner=ScriptedPlanner(), jobs=FullJobs()) as server:
+        refusal = await quantize(server)
+    assert refusal.retry.retry_delay.ToTimedelta().total_seconds() == told

@@ -220,6 +220,7 @@ async def test_a_full_queue(make_harness) -> None:
     with pytest.raises(QuantdError) as caught:
         await harness.submit("d")
     assert (caught.value.reason, caught.value.kind) == ("QUEUE_FULL", "exhausted")
+    assert 1 <= caught.value.retry_delay <= 600
     for job in jobs:
         await harness.service.cancel(job.name, "")
     await harness.submit("d")

@@ -6,6 +6,7 @@ RESOURCE_EXHAUSTED, so everything here is bounded.
 
 from __future__ import annotations
 
+import math
 import re
 from collections.abc import Mapping, Sequence
 
@@ -25,7 +26,8 @@ MAX_MESSAGE_BYTES = 512
 """The message travels a second time, percent-encoded: up to three times as long."""
 MAX_TEXT_BYTES = 400
 """One text of a violation or of the metadata."""
-RETRY_SECONDS = 5
+RETRY_SECONDS = 5.0
+"""After which what is exhausted may be free again, where nobody can tell better."""
 
 CODES: dict[FindingKind, grpc.StatusCode] = {
     "unauthenticated": grpc.StatusCode.UNAUTHENTICATED,
@@ -57,14 +59,22 @@ class StatusError(Exception):
 
 def status_of_error(error: QuantdError | StatusError) -> Status:
     """The status that a call ends with because of ``error``."""
-    return error.status if isinstance(error, StatusError) else status_of([error.finding])
+    if isinstance(error, StatusError):
+        return error.status
+    return status_of([error.finding], retry_delay=error.retry_delay)
 
 
-def status_of(findings: Sequence[Finding], metadata: Mapping[str, str] | None = None) -> Status:
+def status_of(
+    findings: Sequence[Finding],
+    metadata: Mapping[str, str] | None = None,
+    *,
+    retry_delay: float | None = None,
+) -> Status:
     """The status that says all ``findings`` (at least one).
 
     The code, `ErrorInfo.reason` and the message are those of the finding of the first kind in
-    ``CODES``. ``metadata`` is added to that of `ErrorInfo`.
+    ``CODES``. ``metadata`` is added to that of `ErrorInfo`; ``retry_delay`` is that of `RetryInfo`,
+    in seconds.
     """
     ordered = sorted(findings, key=lambda finding: _PRIORITY[finding.kind])
     first, code = ordered[0], CODES[ordered[0].kind]
@@ -82,7 +92,8 @@ def status_of(findings: Sequence[Finding], metadata: Mapping[str, str] | None = 
     info.metadata["violation_count"] = str(len(ordered))
     _append(status, info)
     if code is grpc.StatusCode.RESOURCE_EXHAUSTED:
-        _append(status, RetryInfo(retry_delay=Duration(seconds=RETRY_SECONDS)))
+        delay = RETRY_SECONDS if retry_delay is None else retry_delay
+        _append(status, RetryInfo(retry_delay=Duration(seconds=math.ceil(delay))))
     if len(ordered) > 1 or first.kind in ("invalid", "precondition"):
         _append_violations(status, ordered[:MAX_VIOLATIONS])
     return status

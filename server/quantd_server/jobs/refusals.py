@@ -17,13 +17,14 @@ def request_id_reused(request_id: str, job: Job) -> QuantdError:
     )
 
 
-def queue_full(waiting: int, limit: int) -> QuantdError:
-    """No place for another job."""
+def queue_full(waiting: int, limit: int, retry_delay: float) -> QuantdError:
+    """No place for another job; there may be one after ``retry_delay`` seconds."""
     return QuantdError(
         reason="QUEUE_FULL",
         kind="exhausted",
         message=f"{waiting} jobs are waiting already; at most {limit}",
         remedy="try again after the delay in RetryInfo",
+        retry_delay=retry_delay,
     )
 
 

@@ -44,6 +44,7 @@ from quantd_server.jobs.refusals import (
 from quantd_server.jobs.statistics import JobStatistics
 from quantd_server.jobs.store import Change, JobStore
 from quantd_server.jobs.supervisor import Supervisor
+from quantd_server.jobs.time_to_a_place import time_to_a_place
 from quantd_server.jobs.watching import follow
 from quantd_server.jobs.worker_death import fault
 from quantd_server.planning.report import PlanReport
@@ -203,7 +204,9 @@ class JobService:
         self._journal.check()
         waiting = len(self._supervisor.queue)
         if waiting >= self.max_queued:
-            raise queue_full(waiting, self.max_queued)
+            running = [job for job, _ in self._supervisor.workers()]
+            delay = time_to_a_place(running, time.time(), self.finished_jobs.estimate)
+            raise queue_full(waiting, self.max_queued, delay)
         for record in self._records.values():
             if not record.job.finished and record.stored.output_path == output_path:
                 raise output_in_use(record.job)

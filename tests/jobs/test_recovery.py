@@ -21,6 +21,7 @@ from quantd_server.jobs.state_folder import StateFolder
 from quantd_server.jobs.store import Change, JobStore
 from quantd_server.jobs.worker_death import (
     MAX_ATTEMPTS,
+    MAX_FUTILE_ATTEMPTS,
     cause_of_death,
     fault,
     may_retry,
@@ -153,16 +154,24 @@ async def test_the_result_is_stored_before_its_receipt_goes(tmp_path, path, stor
 
 
 async def test_as_many_attempts_as_there_may_be(tmp_path, path, stored, make_harness):
-    job = stored(attempts=MAX_ATTEMPTS)
+    job = stored(attempts=7, futile_attempts=MAX_FUTILE_ATTEMPTS - 1)
     put(path, job)
     events = await recovered(make_harness, path, job.job.name)
     assert states(events) == ["QUEUED", "RUNNING", "FAILED"]
     assert events[-1].snapshot.error.reason == "TOO_MANY_ATTEMPTS"
 
 
+async def test_more_attempts_than_anybody_should_need(tmp_path, path, stored, make_harness):
+    job = stored(attempts=MAX_ATTEMPTS, futile_attempts=0)
+    put(path, job)
+    events = await recovered(make_harness, path, job.job.name)
+    assert events[-1].snapshot.error.reason == "TOO_MANY_ATTEMPTS"
+    assert str(MAX_ATTEMPTS) in events[-1].snapshot.error.message
+
+
 async def test_what_was_being_cancelled_is(tmp_path, path, stored, make_harness):
     cause = fault("CANCELLED", "cancelled by a client", "", "cancelled")
-    job = stored(state="CANCELLING", stop_cause=cause, attempts=MAX_ATTEMPTS)
+    job = stored(state="CANCELLING", stop_cause=cause, futile_attempts=MAX_FUTILE_ATTEMPTS)
     put(path, job)
     events = await recovered(make_harness, path, job.job.name)
     assert states(events) == ["QUEUED", "CANCELLING", "CANCELLED"]
@@ -297,11 +306,14 @@ def test_a_state_folder_that_cannot_be_made(tmp_path, name):
 
 
 def test_which_deaths_are_worth_another_attempt():
-    assert [may_retry(-signal.SIGSEGV, attempts) for attempts in (1, 2, 3)] == [True, True, False]
-    assert [may_retry(-signal.SIGKILL, attempts) for attempts in (1, 2)] == [True, False]
-    assert [may_retry(2, attempts) for attempts in (1, 2, 3)] == [True, True, False]
-    assert not may_retry(1, 1)
-    assert not may_retry(None, 1)
+    def after(returncode, *futile: int, attempts: int = 7) -> list[bool]:
+        return [may_retry(returncode, futile=each, attempts=attempts) for each in futile]
+
+    assert after(-signal.SIGSEGV, 0, 1, 2, 3) == [True, True, True, False]
+    assert after(-signal.SIGKILL, 0, 1, 2) == [True, True, False]
+    assert after(2, 0, 1, 2, 3) == [True, True, True, False]
+    assert after(1, 0) == after(None, 0) == [False]
+    assert after(-signal.SIGKILL, 0, attempts=MAX_ATTEMPTS) == [False]
 
 
 def test_what_is_said_of_a_death():

@@ -21,10 +21,11 @@ import msgspec
 from quantd_server import __version__
 from quantd_server.checkpoint.output import Output
 from quantd_server.engine.pipeline import TaskOutcome
+from quantd_server.engine.recorded_work import TENSOR_RECORD
 from quantd_server.engine.specification import WorkOrder
 from quantd_server.methods.base import TensorTask, WorkPlan
 
-RECORD_NAME = "tensors"
+RECORD_NAME = TENSOR_RECORD
 SYNC_SECONDS = 5.0
 """Work that may be lost to a loss of power; each sync costs what the disk takes for that much."""
 

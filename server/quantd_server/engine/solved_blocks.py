@@ -28,12 +28,13 @@ import torch
 from quantd_server.calibration.activations import scratch_failed
 from quantd_server.checkpoint.output import Output
 from quantd_server.engine.pipeline import TaskOutcome
+from quantd_server.engine.recorded_work import BLOCK_RECORD
 from quantd_server.errors import Finding, Severity
 from quantd_server.host.cpu import describe_cpu
 from quantd_server.host.system import this_system
 from quantd_server.methods.base import TensorTask
 
-RECORD_NAME = "blocks"
+RECORD_NAME = BLOCK_RECORD
 STATES_NAME = "states-{}"
 
 COST = 0.02

@@ -71,6 +71,10 @@ class StoredJob(msgspec.Struct, frozen=True, kw_only=True):
     source_fingerprint: str
     attempts: int = 0
     """How often a worker was started for it, but for those that the server stopped in order."""
+    futile_attempts: int = 0
+    """Of the last of them, how many were killed before they got further than those before."""
+    furthest: int = 0
+    """How far the attempts got, by ``recorded_steps``."""
     origin: Origin = UNKNOWN_ORIGIN
     stop_cause: Finding | None = None
     """Why the job was asked to stop."""

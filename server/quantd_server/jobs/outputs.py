@@ -12,6 +12,7 @@ import msgspec
 
 from quantd_server.checkpoint.output import receipt_of_published, working_directory
 from quantd_server.engine.events import QuantizationResult
+from quantd_server.engine.recorded_work import recorded_steps
 from quantd_server.errors import QuantdError
 
 
@@ -20,6 +21,11 @@ def discard_unfinished(output_path: str, job_name: str) -> None:
     shutil.rmtree(
         working_directory(Path(output_path), job_name.removeprefix("jobs/")), ignore_errors=True
     )
+
+
+def steps_on_record(output_path: str, job_name: str) -> int:
+    """How far workers came with the job, of what the next one need not do again."""
+    return recorded_steps(working_directory(Path(output_path), job_name.removeprefix("jobs/")))
 
 
 def published_result(output_path: str, job_name: str) -> QuantizationResult | None:

@@ -21,12 +21,11 @@ from quantd_server.host.cgroup import memory_kills
 from quantd_server.host.system import this_system
 from quantd_server.jobs.job import Job
 from quantd_server.jobs.journal import Journal
-from quantd_server.jobs.outputs import discard_unfinished, published_result
+from quantd_server.jobs.outputs import discard_unfinished, published_result, steps_on_record
 from quantd_server.jobs.queue import JobQueue
 from quantd_server.jobs.record import JobRecord
 from quantd_server.jobs.statistics import JobStatistics
 from quantd_server.jobs.worker_death import (
-    MAX_ATTEMPTS,
     cause_of_death,
     fault,
     may_retry,
@@ -88,12 +87,11 @@ class Supervisor:
             await self._discard(record)
             return
         await self._take_result(record)
-        if (
-            record.job.result is None
-            and stored.stop_cause is None
-            and stored.attempts >= MAX_ATTEMPTS
-        ):
-            record.failure = too_many_attempts(stored.attempts)
+        if not (record.job.result or stored.stop_cause or record.failure):
+            await self._count_attempt(record)
+            record.failure = too_many_attempts(
+                futile=record.stored.futile_attempts, attempts=stored.attempts
+            )
         if record.job.result or stored.stop_cause or record.failure:
             await self._discard(record)
             self._finish(record)
@@ -205,6 +203,8 @@ class Supervisor:
         finally:
             await self._take_result(record)
             killed_for_memory = memory_kills(system) != kills
+            if not self._is_settled(record):
+                await self._count_attempt(record)
             warning = self._reason_to_retry(record, killed_for_memory=killed_for_memory)
             again = warning is not None or self._is_left_to_the_next_server(record)
             if not (again and self._journal.durable):
@@ -226,9 +226,23 @@ class Supervisor:
                 record.apply(result)
         await self._journal.written()
 
+    async def _count_attempt(self, record: JobRecord) -> None:
+        """Learn whether the attempt that was cut off got further than those before."""
+        path, name = record.stored.output_path, record.job.name
+        steps = await asyncio.to_thread(steps_on_record, path, name)
+        if steps > record.stored.furthest:
+            record.note(furthest=steps, futile_attempts=0)
+        else:
+            record.note(futile_attempts=record.stored.futile_attempts + 1)
+
     async def _discard(self, record: JobRecord) -> None:
         """Remove what a worker left besides the output."""
         await asyncio.to_thread(discard_unfinished, record.stored.output_path, record.job.name)
+
+    def _is_settled(self, record: JobRecord) -> bool:
+        """Whether it is clear how the job ends, or its worker was stopped in order."""
+        ends = record.job.result or record.stored.stop_cause or record.failure
+        return bool(ends) or self._stopping
 
     def _is_left_to_the_next_server(self, record: JobRecord) -> bool:
         """Whether a worker ended because the server stops, and the job is not to end with it."""
@@ -237,13 +251,13 @@ class Supervisor:
 
     def _reason_to_retry(self, record: JobRecord, *, killed_for_memory: bool) -> Finding | None:
         """The warning to begin again with; without one, ``record`` knows how the job ends."""
-        settled = record.job.result or record.stored.stop_cause or record.failure
-        if settled or self._stopping:
+        if self._is_settled(record):
             return None
         returncode = record.worker.returncode if record.worker else None
         cause = cause_of_death(returncode, killed_for_memory=killed_for_memory)
-        if may_retry(returncode, record.stored.attempts):
-            return retried(cause.message, record.stored.attempts + 1)
+        stored = record.stored
+        if may_retry(returncode, futile=stored.futile_attempts, attempts=stored.attempts):
+            return retried(cause.message, stored.attempts + 1)
         record.failure = cause
         return None
 

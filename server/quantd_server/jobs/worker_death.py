@@ -6,12 +6,16 @@ import signal
 
 from quantd_server.errors import Finding, FindingKind, Severity
 
-MAX_ATTEMPTS = 3
-"""Workers that are started for one job, whatever ends them."""
+MAX_FUTILE_ATTEMPTS = 3
+"""Workers in a row that are started for one job and get no further, whatever ends them."""
 
-MAX_KILLED_ATTEMPTS = 2
+MAX_FUTILE_KILLED_ATTEMPTS = 2
 """The same where signal 9 ends them: memory that did not suffice twice will not the third time."""
 
+MAX_ATTEMPTS = 100
+"""Workers that are started for one job, however far they get: each of them may take the server or
+other programs along, and by then somebody should have a look.
+"""
 
 STOPPED = 2
 """Exit status of a worker that was asked to stop; if not by us, then by what stops services."""
@@ -51,14 +55,17 @@ def cause_of_death(returncode: int | None, *, killed_for_memory: bool) -> Findin
     )
 
 
-def may_retry(returncode: int | None, attempts: int) -> bool:
+def may_retry(returncode: int | None, *, futile: int, attempts: int) -> bool:
     """Whether a job whose worker number ``attempts`` ended so is worth another one.
 
+    ``futile``: how many of the last workers got no further than those before, this one included.
     A worker that ends by itself, with a status, would do so again.
     """
     if returncode is None or (returncode >= 0 and returncode != STOPPED):
         return False
-    return attempts < (MAX_KILLED_ATTEMPTS if returncode == -signal.SIGKILL else MAX_ATTEMPTS)
+    killed = returncode == -signal.SIGKILL
+    most = MAX_FUTILE_KILLED_ATTEMPTS if killed else MAX_FUTILE_ATTEMPTS
+    return futile < most and attempts < MAX_ATTEMPTS
 
 
 def retried(why: str, attempt: int) -> Finding:
@@ -67,17 +74,22 @@ def retried(why: str, attempt: int) -> Finding:
         severity=Severity.WARNING,
         field="",
         reason="JOB_RETRIED",
-        message=f"{why}; the job is begun again, attempt {attempt} of at most {MAX_ATTEMPTS}",
-        remedy="nothing has to be done; if it happens again, look up the job in the server's log",
+        message=f"{why}; the job is begun again, attempt {attempt}",
+        remedy="nothing has to be done; if it happens again, look up the job in the server's log: "
+        f"after {MAX_FUTILE_ATTEMPTS} attempts that get no further it is given up",
         kind="unavailable",
     )
 
 
-def too_many_attempts(attempts: int) -> Finding:
-    """Why a job fails that may be what takes the server along."""
+def too_many_attempts(*, futile: int, attempts: int) -> Finding | None:
+    """Why a job fails that may be what takes the server along; None while it may not be."""
+    if futile < MAX_FUTILE_ATTEMPTS and attempts < MAX_ATTEMPTS:
+        return None
+    progress = f"the last {futile} got no further, and " if futile >= MAX_FUTILE_ATTEMPTS else ""
     return fault(
         "TOO_MANY_ATTEMPTS",
-        f"{attempts} workers were started for the job, and the server ended under the last one",
+        f"{attempts} workers were started for the job, {progress}the server ended under the last "
+        "one",
         "find out from the system's log what ended the server: lack of memory, for one; then "
         "quantize again",
         "unavailable",

@@ -69,8 +69,8 @@ AREA = Area(
             action="Try again with backoff.",
         ),
         "TOO_MANY_ATTEMPTS": Reason(
-            meaning="As many workers were started for the job as may be, and the server ended "
-            "under the last one, too.",
+            meaning="As many workers in a row as may be got no further with the job than those "
+            "before, or there were a hundred of them, and the server ended under the last one.",
             action="Find out what ended the server: lack of memory, for one. Then quantize again.",
         ),
         "WORKER_DIED": Reason(

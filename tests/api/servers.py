@@ -21,6 +21,7 @@ from quantd_server.api.server import BoundServer, Services, build
 from quantd_server.engine.specification import QuantizationSpec
 from quantd_server.errors import Finding, QuantdError
 from quantd_server.jobs.job import Job, JobEvent, JobFilter
+from quantd_server.jobs.listing import Page
 from quantd_server.methods.configs import GgufConfig, MethodConfig
 from quantd_server.planning.report import Plan, PlanReport
 from quantd_server.planning.roots import Roots
@@ -160,8 +161,15 @@ class ScriptedJobs:
             )
         return self.jobs[name]
 
-    def list(self, job_filter: JobFilter) -> list[Job]:
-        return [job for job in reversed(self.jobs.values()) if job_filter.matches(job)]
+    async def list(self, wanted: JobFilter, *, owner: str | None, before: int, limit: int) -> Page:
+        numbered = [*enumerate(self.jobs.values(), 1)][: before - 1 if before else None]
+        found = [
+            each
+            for each in reversed(numbered)
+            if wanted.matches(each[1]) and owner in (None, each[1].owner)
+        ]
+        more = len(found) > limit
+        return Page(jobs=[job for _, job in found[:limit]], next=found[limit - 1][0] if more else 0)
 
     async def watch(self, name: str, after_sequence: int) -> AsyncIterator[JobEvent]:
         job = self.get(name)

@@ -157,7 +157,7 @@ async def test_a_job_that_does_not_exist(harness) -> None:
 async def test_a_new_job_can_be_looked_at_at_once(harness) -> None:
     job = await harness.submit()
     assert harness.service.get(job.name).queue_position == 0
-    assert [each.name for each in harness.service.list(JobFilter())] == [job.name]
+    assert [each.name for each in (await harness.service.list(JobFilter())).jobs] == [job.name]
     await harness.events(job.name)
 
 
@@ -254,7 +254,7 @@ async def test_the_same_request_id_gives_the_same_job(harness) -> None:
     again = await harness.submit(request_id=request_id, labels={"a": "b"})
     assert again.name == job.name
     await harness.events(job.name)
-    assert len(harness.service.list(JobFilter())) == 1
+    assert len((await harness.service.list(JobFilter())).jobs) == 1
     # The output exists by now; the same request still means that job.
     spec = harness.service._records[job.name].stored.requested
     assert harness.service.find_request(request_id, spec, {"a": "b"}).state == "SUCCEEDED"
@@ -425,17 +425,18 @@ async def test_listing(harness) -> None:
     second = await harness.submit("b", slow=True, labels={"team": "x"})
     third = await harness.submit("c")
 
-    def names(**wanted) -> list[str]:
-        return [job.name for job in harness.service.list(JobFilter(**wanted))]
+    async def names(**wanted) -> list[str]:
+        page = await harness.service.list(JobFilter(**wanted))
+        return [job.name for job in page.jobs]
 
-    assert names() == [third.name, second.name, first.name]
-    assert names(labels={"team": "x"}) == [second.name, first.name]
-    assert names(labels={"team": "x", "tier": "1"}) == [first.name]
-    assert names(labels={"team": "y"}) == []
-    assert names(states=frozenset({"SUCCEEDED", "QUEUED"})) == [third.name, first.name]
-    assert names(methods=frozenset({"gguf"})) == [second.name]
-    assert names(created_from=second.create_time) == [third.name, second.name]
-    assert names(created_until=second.create_time) == [first.name]
+    assert await names() == [third.name, second.name, first.name]
+    assert await names(labels={"team": "x"}) == [second.name, first.name]
+    assert await names(labels={"team": "x", "tier": "1"}) == [first.name]
+    assert await names(labels={"team": "y"}) == []
+    assert await names(states=frozenset({"SUCCEEDED", "QUEUED"})) == [third.name, first.name]
+    assert await names(methods=frozenset({"gguf"})) == [second.name]
+    assert await names(created_from=second.create_time) == [third.name, second.name]
+    assert await names(created_until=second.create_time) == [first.name]
     await harness.service.cancel(second.name, "")
 
 
@@ -445,7 +446,7 @@ async def test_only_so_many_finished_jobs_are_kept(make_harness) -> None:
     jobs = [await harness.submit(name) for name in "bcde"]
     for job in jobs:
         await harness.service.cancel(job.name, "")
-    kept = [job.name for job in harness.service.list(JobFilter())]
+    kept = [job.name for job in (await harness.service.list(JobFilter())).jobs]
     assert kept == [jobs[3].name, jobs[2].name, running.name]
     await harness.service.cancel(running.name, "")
 
@@ -454,7 +455,7 @@ async def test_none_kept_still_ends_its_watchers(make_harness) -> None:
     harness = make_harness(max_finished=0)
     job = await harness.submit()
     assert_whole(await harness.events(job.name))
-    assert harness.service.list(JobFilter()) == []
+    assert (await harness.service.list(JobFilter())).jobs == []
 
 
 # -- dying and stopping --------------------------------------------------------------------------

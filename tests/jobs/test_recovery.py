@@ -198,12 +198,12 @@ async def test_jobs_that_are_kept_and_dropped(path, make_harness):
     jobs = [await first.submit(name) for name in "abc"]
     for job in jobs:
         await first.events(job.name)
-    kept = first.service.list(JobFilter())
+    kept = (await first.service.list(JobFilter())).jobs
     assert [job.name for job in kept] == [jobs[2].name, jobs[1].name]
     await first.service.stop(1)
     second = make_harness(store=JobStore(path, max_events=4), max_events=4, max_finished=1)
     await second.service.start()
-    assert second.service.list(JobFilter()) == kept[:1]
+    assert (await second.service.list(JobFilter())).jobs == kept[:1]
     last = kept[0].last_sequence
     assert [event.sequence for event in await second.events(jobs[2].name, last - 4)] == [
         *range(last - 3, last + 1)
@@ -225,7 +225,7 @@ async def test_a_full_disk_holds_events_back_and_loses_none(path, make_harness, 
     submitted = asyncio.create_task(harness.submit(labels={str(n): "x" * 200 for n in range(64)}))
     while not [line for line in harness.log if line["event"] == "store.failed"]:  # noqa: ASYNC110 -- soon
         await asyncio.sleep(0.01)
-    assert harness.service.list(JobFilter()) == []
+    assert (await harness.service.list(JobFilter())).jobs == []
     with pytest.raises(QuantdError) as caught:
         await harness.submit("other")
     assert (caught.value.reason, caught.value.kind) == ("STATE_NOT_WRITABLE", "unavailable")

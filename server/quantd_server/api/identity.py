@@ -27,9 +27,16 @@ class Identity(msgspec.Struct, frozen=True, kw_only=True):
         """Whether it may do what ``role`` may."""
         return ROLES.index(self.role) >= ROLES.index(role)
 
+    @property
+    def sees_jobs_of(self) -> str | None:
+        """The owner of the jobs that it may know of: a caller with folders of its own learns of no
+        others. None for every owner.
+        """
+        return None if self.roots is None else self.name
+
     def sees(self, job: Job) -> bool:
-        """Whether it may know of the job: a caller with folders of its own learns of no others."""
-        return self.roots is None or job.owner == self.name
+        """Whether it may know of the job."""
+        return self.sees_jobs_of in (None, job.owner)
 
     def may_end(self, job: Job) -> bool:
         """Whether it may cancel and delete the job."""

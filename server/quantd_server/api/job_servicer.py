@@ -14,11 +14,11 @@ from quantd_server.api.paging import position_of, token_of
 from quantd_server.api.translation import from_message, to_message
 from quantd_server.errors import QuantdError
 from quantd_server.jobs.job import Job, JobFilter
+from quantd_server.jobs.listing import MAX_PAGE
 from quantd_server.jobs.refusals import job_not_found
 from quantd_server.jobs.service import JobService
 
 DEFAULT_PAGE_SIZE = 50
-MAX_PAGE_SIZE = 500
 
 
 class JobServicer(v1.JobServiceServicer):
@@ -35,16 +35,15 @@ class JobServicer(v1.JobServiceServicer):
     async def ListJobs(  # noqa: N802
         self, request: v1.ListJobsRequest, context: Context
     ) -> v1.ListJobsResponse:
-        jobs = [job for job in self._jobs.list(_filter(request)) if caller().sees(job)]
-        # The position counts from the oldest job, so that jobs that come in between two pages do
-        # not shift the second one.
-        older = position_of(request) or len(jobs)
-        size = min(request.page_size or DEFAULT_PAGE_SIZE, MAX_PAGE_SIZE)
-        page = jobs[max(0, len(jobs) - older) :][:size]
-        left = min(older, len(jobs)) - len(page)
+        page = await self._jobs.list(
+            _filter(request),
+            owner=caller().sees_jobs_of,
+            before=position_of(request),
+            limit=min(request.page_size or DEFAULT_PAGE_SIZE, MAX_PAGE),
+        )
         return v1.ListJobsResponse(
-            jobs=[_message(job) for job in page],
-            next_page_token=token_of(request, left) if left > 0 else "",
+            jobs=[_message(job) for job in page.jobs],
+            next_page_token=token_of(request, page.next) if page.next else "",
         )
 
     async def WatchJob(  # noqa: N802

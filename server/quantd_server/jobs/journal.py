@@ -9,11 +9,12 @@ from __future__ import annotations
 
 import asyncio
 import contextlib
+import functools
 from collections.abc import Callable
 from concurrent.futures import ThreadPoolExecutor
 
 from quantd_server.errors import QuantdError
-from quantd_server.jobs.job import JobEvent, StoredJob
+from quantd_server.jobs.job import JobEvent, JobFilter, StoredJob
 from quantd_server.jobs.refusals import shutting_down
 from quantd_server.jobs.store import Change, JobStore
 
@@ -73,6 +74,18 @@ class Journal:
             raise shutting_down()
         loop = asyncio.get_running_loop()
         return await loop.run_in_executor(self._thread, self._store.events, name)
+
+    async def page(
+        self, wanted: JobFilter, *, owner: str | None, before: int, limit: int
+    ) -> list[tuple[int, str]]:
+        """Number and name of stored jobs, as ``JobStore.page`` gives them.
+
+        Raises QuantdError STATE_UNREADABLE or SHUTTING_DOWN.
+        """
+        if self._closing:
+            raise shutting_down()
+        ask = functools.partial(self._store.page, wanted, owner=owner, before=before, limit=limit)
+        return await asyncio.get_running_loop().run_in_executor(self._thread, ask)
 
     def check(self) -> None:
         """Raises QuantdError STATE_NOT_WRITABLE while the store cannot be written."""

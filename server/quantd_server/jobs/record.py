@@ -69,11 +69,6 @@ class JobRecord:
             "trace_id": origin.trace_id or None,
         }
 
-    @property
-    def is_known(self) -> bool:
-        """Whether clients may know of the job."""
-        return self.log.last_sequence > 0
-
     def note(self, **fields: object) -> None:
         """Change what a server needs to know beside the job; stored with the next change."""
         self._stored = msgspec.structs.replace(self._stored, **fields)

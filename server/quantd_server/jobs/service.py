@@ -30,6 +30,7 @@ from quantd_server.jobs.job import (
     StoredJob,
 )
 from quantd_server.jobs.journal import Journal
+from quantd_server.jobs.listing import MAX_PAGE, Page
 from quantd_server.jobs.outputs import remove_output
 from quantd_server.jobs.record import MAX_FINDINGS, JobRecord
 from quantd_server.jobs.refusals import (
@@ -217,10 +218,25 @@ class JobService:
         """The job. Raises QuantdError JOB_NOT_FOUND."""
         return self._as_seen(self._record(name))
 
-    def list(self, job_filter: JobFilter) -> list[Job]:
-        """The jobs that match, the newest first."""
-        jobs = [self._as_seen(record) for record in self._records.values() if record.is_known]
-        return [job for job in reversed(jobs) if job_filter.matches(job)]
+    async def list(
+        self,
+        wanted: JobFilter,
+        *,
+        owner: str | None = None,
+        before: int = 0,
+        limit: int = MAX_PAGE,
+    ) -> Page:
+        """The newest jobs that match, of one owner alone if one is given.
+
+        ``before``: ``Page.next`` of the page before. Raises QuantdError SHUTTING_DOWN or
+        STATE_UNREADABLE.
+        """
+        found = await self._journal.page(wanted, owner=owner, before=before, limit=limit + 1)
+        page, more = found[:limit], len(found) > limit
+        # Some may be gone, or in another state, since the store was asked.
+        records = [self._records[name] for _, name in page if name in self._records]
+        jobs = [job for job in map(self._as_seen, records) if wanted.matches(job)]
+        return Page(jobs=jobs, next=page[-1][0] if more else 0)
 
     async def watch(self, name: str, after_sequence: int) -> AsyncIterator[JobEvent]:
         """The job's events after a sequence, live, until its last one.

@@ -19,7 +19,8 @@ from pathlib import Path
 import msgspec
 
 from quantd_server.errors import QuantdError
-from quantd_server.jobs.job import JobEvent, StoredJob
+from quantd_server.jobs.job import JobEvent, JobFilter, StoredJob
+from quantd_server.jobs.listing import page_query
 
 MIGRATIONS = (
     # 0 to 1
@@ -47,6 +48,17 @@ MIGRATIONS = (
         document BLOB NOT NULL,
         PRIMARY KEY (job, sequence)
     ) WITHOUT ROWID;
+    """,
+    # 1 to 2: what listings ask for, each with an index, which has the jobs in their order
+    """
+    ALTER TABLE jobs ADD COLUMN owner TEXT NOT NULL DEFAULT '';
+    UPDATE jobs SET owner = coalesce(json_extract(CAST(document AS TEXT), '$.job.owner'), '')
+        WHERE json_valid(CAST(document AS TEXT));
+    CREATE INDEX jobs_by_owner ON jobs (owner);
+    CREATE INDEX jobs_by_method ON jobs (method);
+    CREATE INDEX jobs_by_create_time ON jobs (create_time);
+    DROP INDEX jobs_by_state;
+    CREATE INDEX jobs_by_state ON jobs (state);
     """,
 )
 """What brings the tables from each version to the next; once released, an entry never changes."""
@@ -138,11 +150,12 @@ class JobStore:
         if known.rowcount:
             return
         added = self._connection.execute(
-            "INSERT INTO jobs (name, request_id, state, method, create_time, document) "
-            "VALUES (?, ?, ?, ?, ?, ?)",
+            "INSERT INTO jobs (name, request_id, owner, state, method, create_time, document) "
+            "VALUES (?, ?, ?, ?, ?, ?, ?)",
             (
                 job.name,
                 job.request_id,
+                job.owner,
                 job.state,
                 job.spec.method.name,
                 job.create_time,
@@ -173,6 +186,17 @@ class JobStore:
         with _faults_named():
             rows = self._connection.execute("SELECT document FROM jobs ORDER BY number")
             return [_decode_job(document) for (document,) in rows]
+
+    def page(
+        self, wanted: JobFilter, *, owner: str | None, before: int, limit: int
+    ) -> list[tuple[int, str]]:
+        """Number and name of the newest jobs, as ``listing.page_query`` asks for them.
+
+        Raises QuantdError STATE_UNREADABLE.
+        """
+        sql, parameters = page_query(wanted, owner=owner, before=before, limit=limit)
+        with _faults_named():
+            return self._connection.execute(sql, parameters).fetchall()
 
     def events(self, name: str) -> list[JobEvent]:
         """The events of a job that are kept. Raises QuantdError STATE_UNREADABLE."""

@@ -233,5 +233,6 @@ def test_without_the_package_it_is_said_how_to_install_it(tmp_path, monkeypatch)
     assert result.returncode == 2
     assert result.stderr == (
         "quantd serve: OTEL_EXPORTER_OTLP_ENDPOINT asks for traces, and OpenTelemetry is not "
-        "installed (TRACING_NOT_INSTALLED); install quantd[otel], or unset the variable\n"
+        "installed (TRACING_NOT_INSTALLED); install quantd with its extra: pip install '.[otel]' "
+        "in its folder; or unset the variable\n"
     )

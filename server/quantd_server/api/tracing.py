@@ -76,7 +76,8 @@ def exporting() -> SpanProcessor:
             reason="TRACING_NOT_INSTALLED",
             kind="precondition",
             message=f"{asking} asks for traces, and OpenTelemetry is not installed",
-            remedy="install quantd[otel], or unset the variable",
+            remedy="install quantd with its extra: pip install '.[otel]' in its folder; or unset "
+            "the variable",
         ) from None
     return BatchSpanProcessor(OTLPSpanExporter())
 

@@ -32,7 +32,7 @@ AREA = Area(
         ),
         "TRACING_NOT_INSTALLED": Reason(
             meaning="The environment asks for traces, and OpenTelemetry is not installed.",
-            action="Install `quantd[otel]`, or unset the variable in the message.",
+            action="Install quantd with its extra `otel`, or unset the variable in the message.",
         ),
         "TRACING_NOT_SUPPORTED": Reason(
             meaning="The environment asks for an exporter of traces that this server does not "

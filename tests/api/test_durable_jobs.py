@@ -102,14 +102,14 @@ def test_jobs_outlive_servers_that_are_killed_at_any_moment(folder, seed):
     assert not hidden(folder)
 
 
-def test_a_job_is_begun_again_three_times_at_most(folder):
+def test_a_job_that_gets_no_further_has_three_attempts(folder):
     watcher = Watcher()
     for attempt in range(3):
         with serving(folder) as server:
             if attempt == 0:
                 watcher.submit(server, request(folder, "output", slow=True))
             watcher.watch(server, count=1)
-            while not watcher.events[-1].HasField("tensor"):
+            while not watcher.events[-1].HasField("stage"):  # the first one, before any tensor
                 watcher.watch(server, count=1)
             kill(server)
     with serving(folder) as server:

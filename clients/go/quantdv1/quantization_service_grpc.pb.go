@@ -44,7 +44,8 @@ const (
 //     valid (CREDENTIALS_MISSING, TOKEN_INVALID, CREDENTIALS_EXPIRED, CERTIFICATE_UNKNOWN). A token goes
 //     into the metadata: "authorization: Bearer TOKEN". `grpc.health.v1.Health` needs none.
 //   - PERMISSION_DENIED: the caller's role is too small, reason ROLE_TOO_SMALL.
-//   - UNAVAILABLE: the server is starting or stopping; try again with backoff.
+//   - UNAVAILABLE: the server is starting or stopping; try again with backoff. Or the caller's rights
+//     were changed while a stream was open (CREDENTIALS_CHANGED); the next call has the new ones.
 //   - RESOURCE_EXHAUSTED: the request is larger than `Limits.max_request_bytes`, or the caller calls
 //     too often (TOO_MANY_CALLS).
 //   - UNIMPLEMENTED: this server's version does not do it; `reason` is NOT_IMPLEMENTED.
@@ -179,7 +180,8 @@ type QuantizationService_QuantizeClient = grpc.ServerStreamingClient[QuantizeRes
 //     valid (CREDENTIALS_MISSING, TOKEN_INVALID, CREDENTIALS_EXPIRED, CERTIFICATE_UNKNOWN). A token goes
 //     into the metadata: "authorization: Bearer TOKEN". `grpc.health.v1.Health` needs none.
 //   - PERMISSION_DENIED: the caller's role is too small, reason ROLE_TOO_SMALL.
-//   - UNAVAILABLE: the server is starting or stopping; try again with backoff.
+//   - UNAVAILABLE: the server is starting or stopping; try again with backoff. Or the caller's rights
+//     were changed while a stream was open (CREDENTIALS_CHANGED); the next call has the new ones.
 //   - RESOURCE_EXHAUSTED: the request is larger than `Limits.max_request_bytes`, or the caller calls
 //     too often (TOO_MANY_CALLS).
 //   - UNIMPLEMENTED: this server's version does not do it; `reason` is NOT_IMPLEMENTED.

@@ -106,6 +106,20 @@ class Access:
             role = "read" if method.startswith(REFLECTION) else ROLES_OF_METHODS.get(method)
             _check_role(identity, role or "admin")
 
+    def check_again(self, method: str, before: Identity, context: Any) -> None:
+        """Whether a call that goes on may still do so: its credentials can be taken away meanwhile.
+
+        Raises QuantdError as ``caller_of`` does, or CREDENTIALS_CHANGED when they give other rights
+        than ``before``: the next call is judged by those.
+        """
+        if self.caller_of(method, context) != before:
+            raise QuantdError(
+                reason="CREDENTIALS_CHANGED",
+                kind="unavailable",
+                message=f"the operator has changed what {before.name} may do",
+                remedy="call again; a watch goes on after the last sequence seen",
+            )
+
     def place(self, method: str, context: Any) -> contextlib.AbstractContextManager[None]:
         """What a call has to hold while it goes on. Entering raises QuantdError TOO_MANY_CALLS."""
         if not method.startswith(HEALTH) or (self._tokens is None and not self._certificates):

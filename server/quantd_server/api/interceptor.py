@@ -45,6 +45,10 @@ CODES = {code.value[0]: code for code in grpc.StatusCode}
 
 Context = grpc.aio.ServicerContext[Any, Any]
 
+CHECK_INTERVAL = 1.0
+"""Seconds that a stream goes on at least before it is asked again whether its caller may have it.
+A quiet one is asked at its heartbeats."""
+
 
 class Call:
     """One call, for the log and for its handler."""
@@ -151,7 +155,7 @@ class OutermostInterceptor(grpc.aio.ServerInterceptor):
         return grpc.stream_unary_rpc_method_handler(handle)
 
     def _wrap(self, method: str, run: Any, serialize: Any, *, is_served: bool = True) -> Any:
-        """A handler of streams of bytes around ``run(incoming, context, serialize)``."""
+        """A handler of streams of bytes around ``run(incoming, context, serialize, still_may)``."""
 
         async def handle(incoming: Any, context: Context) -> Any:
             trace = trace_context(context.invocation_metadata() or ())
@@ -168,7 +172,8 @@ class OutermostInterceptor(grpc.aio.ServerInterceptor):
                 call.identity = self._access.caller_of(method, context)
                 self._access.check(method, call.identity, is_served=is_served)
                 with self._access.place(method, context):
-                    return await run(incoming, context, serialize)
+                    still_may = functools.partial(self._access.check_again, method, call.identity)
+                    return await run(incoming, context, serialize, still_may)
             except (QuantdError, StatusError) as error:
                 status = status_of_error(error)
                 code = CODES[status.code].name
@@ -232,7 +237,10 @@ class OutermostInterceptor(grpc.aio.ServerInterceptor):
 
 
 def _runner(handler: Handler, input_type: type[Message] | None) -> Any:
-    """``handler`` as a coroutine over bytes that writes a stream's answers itself."""
+    """``handler`` as a coroutine over bytes that writes a stream's answers itself.
+
+    Between two answers it calls ``still_may``, which raises when the caller must get no more.
+    """
     function: Any = (  # the stubs know the handlers of the synchronous server only
         handler.unary_unary or handler.unary_stream or handler.stream_unary or handler.stream_stream
     )
@@ -245,7 +253,12 @@ def _runner(handler: Handler, input_type: type[Message] | None) -> Any:
         async for data in stream:
             yield read(data)
 
-    async def run(incoming: AsyncIterator[bytes], context: Context, serialize: Any) -> bytes | None:
+    async def run(
+        incoming: AsyncIterator[bytes],
+        context: Context,
+        serialize: Any,
+        still_may: Callable[[Context], None],
+    ) -> bytes | None:
         streams = handler.request_streaming
         request = read_all(incoming) if streams else read(await _first(incoming))
         name = getattr(request, "name", "")
@@ -257,8 +270,12 @@ def _runner(handler: Handler, input_type: type[Message] | None) -> Any:
             await function(request, _SerializingContext(context, serialize))
             return None
         answers = function(request, context)
+        next_check = time.monotonic() + CHECK_INTERVAL
         try:
             async for answer in answers:
+                if time.monotonic() >= next_check:
+                    still_may(context)
+                    next_check = time.monotonic() + CHECK_INTERVAL
                 # Awaited: a reader that is slow holds the producer back instead of filling memory.
                 await context.write(serialize(answer))
         finally:
@@ -292,7 +309,9 @@ class _SerializingContext:
         return getattr(self._context, name)
 
 
-async def _refuse(_incoming: Any, _context: Context, _serialize: Any) -> None:
+async def _refuse(
+    _incoming: Any, _context: Context, _serialize: Any, _still_may: Callable[[Context], None]
+) -> None:
     raise QuantdError(
         reason="METHOD_NOT_FOUND",
         kind="unimplemented",

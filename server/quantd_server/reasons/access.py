@@ -13,6 +13,10 @@ AREA = Area(
             meaning="The client certificate is genuine, and the server has no entry for its name.",
             action="Ask the operator for a `[[certificate]]` entry, or send a token.",
         ),
+        "CREDENTIALS_CHANGED": Reason(
+            meaning="While a stream was open, the role or the folders of its caller were changed.",
+            action="Call again: the new rights decide; a watch goes on after the last sequence.",
+        ),
         "CREDENTIALS_EXPIRED": Reason(
             meaning="The token, or the entry of the certificate, has expired.",
             action="Ask the operator for a new one.",

@@ -45,6 +45,7 @@ WITHOUT_VECTOR: dict[str, str] = {
     "OUT_OF_MEMORY": "the worker has to run out of memory",
     "MEMORY_TIGHT": "it depends on the memory that is free, to a tenth",
     "PLANNING_FAILED": "it takes a text that is slow, or large, to parse on this very machine",
+    "CREDENTIALS_CHANGED": "iterators bridge it, and the operator has to change a file meanwhile",
     "METHOD_NOT_FOUND": BYTES,
     "REQUEST_MISSING": BYTES,
     "REQUEST_NOT_DECODABLE": BYTES,

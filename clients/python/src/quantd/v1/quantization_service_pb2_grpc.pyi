@@ -41,7 +41,8 @@ class QuantizationServiceStub:
       valid (CREDENTIALS_MISSING, TOKEN_INVALID, CREDENTIALS_EXPIRED, CERTIFICATE_UNKNOWN). A token goes
       into the metadata: "authorization: Bearer TOKEN". `grpc.health.v1.Health` needs none.
     - PERMISSION_DENIED: the caller's role is too small, reason ROLE_TOO_SMALL.
-    - UNAVAILABLE: the server is starting or stopping; try again with backoff.
+    - UNAVAILABLE: the server is starting or stopping; try again with backoff. Or the caller's rights
+      were changed while a stream was open (CREDENTIALS_CHANGED); the next call has the new ones.
     - RESOURCE_EXHAUSTED: the request is larger than `Limits.max_request_bytes`, or the caller calls
       too often (TOO_MANY_CALLS).
     - UNIMPLEMENTED: this server's version does not do it; `reason` is NOT_IMPLEMENTED.
@@ -115,7 +116,8 @@ class QuantizationServiceAsyncStub(QuantizationServiceStub):
       valid (CREDENTIALS_MISSING, TOKEN_INVALID, CREDENTIALS_EXPIRED, CERTIFICATE_UNKNOWN). A token goes
       into the metadata: "authorization: Bearer TOKEN". `grpc.health.v1.Health` needs none.
     - PERMISSION_DENIED: the caller's role is too small, reason ROLE_TOO_SMALL.
-    - UNAVAILABLE: the server is starting or stopping; try again with backoff.
+    - UNAVAILABLE: the server is starting or stopping; try again with backoff. Or the caller's rights
+      were changed while a stream was open (CREDENTIALS_CHANGED); the next call has the new ones.
     - RESOURCE_EXHAUSTED: the request is larger than `Limits.max_request_bytes`, or the caller calls
       too often (TOO_MANY_CALLS).
     - UNIMPLEMENTED: this server's version does not do it; `reason` is NOT_IMPLEMENTED.
@@ -185,7 +187,8 @@ class QuantizationServiceServicer(metaclass=_abc_1.ABCMeta):
       valid (CREDENTIALS_MISSING, TOKEN_INVALID, CREDENTIALS_EXPIRED, CERTIFICATE_UNKNOWN). A token goes
       into the metadata: "authorization: Bearer TOKEN". `grpc.health.v1.Health` needs none.
     - PERMISSION_DENIED: the caller's role is too small, reason ROLE_TOO_SMALL.
-    - UNAVAILABLE: the server is starting or stopping; try again with backoff.
+    - UNAVAILABLE: the server is starting or stopping; try again with backoff. Or the caller's rights
+      were changed while a stream was open (CREDENTIALS_CHANGED); the next call has the new ones.
     - RESOURCE_EXHAUSTED: the request is larger than `Limits.max_request_bytes`, or the caller calls
       too often (TOO_MANY_CALLS).
     - UNIMPLEMENTED: this server's version does not do it; `reason` is NOT_IMPLEMENTED.

@@ -40,7 +40,11 @@ def state(tmp_path) -> Path:
 
 
 def as_json(job: v1.Job) -> dict:
-    return json_format.MessageToDict(job)
+    """Without what errors have said since then only."""
+    document = json_format.MessageToDict(job)
+    for detail in document.get("error", {}).get("details", ()):
+        detail.get("metadata", {}).pop("remedy", None)
+    return document
 
 
 def is_finished(job: v1.Job) -> bool:

@@ -44,7 +44,7 @@ export UV_SYSTEM_CERTS := 1
 .DELETE_ON_ERROR:
 .NOTPARALLEL:
 .PHONY: help setup demo test lint format spec pytest go rust test-slow conformance bench third_party \
-	generate baseline lock model llama-cpp gptqmodel clean
+	fuzz generate baseline lock model llama-cpp gptqmodel clean
 
 help: ## print these targets
 	@awk -F ':.*## ' '/^[a-z_-]+:.*## / { printf "make %-12s %s\n", $$1, $$2 }' $(MAKEFILE_LIST)
@@ -78,7 +78,7 @@ spec: setup ## lint the spec, compare it with the baseline, generated code and r
 
 # One thread for each library: the tests start several processes, and sums must not depend on the
 # machine.
-pytest go rust test-slow conformance: export OMP_NUM_THREADS := 1
+pytest go rust test-slow conformance fuzz: export OMP_NUM_THREADS := 1
 pytest test-slow: export QUANTD_TEST_MODEL := $(CURDIR)/$(MODEL)
 
 # The Rust client is tested against a server that this Python starts.
@@ -118,6 +118,12 @@ endif
 
 conformance: setup ## run the conformance vectors in every language that has a toolchain here
 	$(BIN)/python -m tests.conformance
+
+FUZZ_SECONDS ?= 600
+
+fuzz: setup ## look for input that breaks a reader or a request: FUZZ=target, FUZZ_SECONDS=600 each
+	$(BIN)/uv pip install --quiet --python $(BIN)/python --group fuzz
+	$(BIN)/python -m tests.fuzz --seconds $(FUZZ_SECONDS) $(FUZZ)
 
 gptqmodel: $(GPTQMODEL_INSTALLED) ## install gptqmodel, so that the slow tests compare with it
 

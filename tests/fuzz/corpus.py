@@ -34,20 +34,22 @@ def target_named(name: str) -> Target:
 
 
 def inputs(name: str) -> Mapping[str, bytes]:
-    """All inputs of a target by name: its seeds, and what is committed."""
-    seeds = {f"seed/{place}": content for place, content in target_named(name).seeds().items()}
-    return seeds | {path.name: path.read_bytes() for path in sorted((CORPUS / name).glob("*"))}
+    """What a fuzzer begins with, by name: the target's seeds, and what is committed."""
+    seeds = {f"seed-{place}": content for place, content in target_named(name).seeds().items()}
+    return {**seeds, **committed(name)}
+
+
+def committed(name: str) -> Mapping[str, bytes]:
+    """The committed corpus of a target by name of the file."""
+    return {path.name: path.read_bytes() for path in sorted((CORPUS / name).glob("*"))}
 
 
 def store(name: str, contents: list[bytes]) -> int:
-    """Replace the found inputs of the committed corpus; how many there are now.
-
-    What is among the other inputs already is left out.
-    """
+    """Replace the found inputs of the committed corpus; how many there are now."""
     folder = CORPUS / name
     folder.mkdir(parents=True, exist_ok=True)
     for path in folder.glob(f"{FOUND}*"):
         path.unlink()
-    for content in set(contents) - set(inputs(name).values()):
+    for content in set(contents) - set(committed(name).values()):
         (folder / f"{FOUND}{hashlib.sha256(content).hexdigest()[:16]}").write_bytes(content)
-    return len(inputs(name))
+    return len(committed(name))

@@ -67,6 +67,10 @@ def target_of(service: Any) -> Target:
         found: dict[str, bytes] = {}
         for place, method in enumerate(methods):
             found[f"{method.name}-empty"] = bytes([place])
+            if classes[place].DESCRIPTOR.fields_by_name.get("name"):
+                for number, name in enumerate(JOB_NAMES):
+                    request = classes[place](name=name).SerializeToString()
+                    found[f"{method.name}-job-{number}"] = bytes([place]) + request
         for path, request in recorded_requests():
             owner, _, name = path.rpartition("/")
             places = [place for place, method in enumerate(methods) if method.name == name]

@@ -18,10 +18,13 @@ ATOMS: tuple[Any, ...] = (
 def mutate_json(value: Any, rng: random.Random, words: Sequence[str] = ()) -> Any:
     """A copy of ``value`` with one change; ``words`` are keys and texts that mean something."""
     value = copy.deepcopy(value)
-    containers = [node for node in _nodes(value) if isinstance(node, dict | list) and node]
+    containers = [node for node in _nodes(value) if isinstance(node, dict | list)]
     if not containers:
         return _atom(value, rng, words)
     node = rng.choice(containers)
+    if not node:
+        _insert(node, _atom(None, rng, words), rng, words)
+        return value
     place: Any = rng.choice(list(node)) if isinstance(node, dict) else rng.randrange(len(node))
     match rng.randrange(8):
         case 0:
@@ -79,7 +82,7 @@ def _insert(node: dict[str, Any] | list[Any], value: Any, rng: random.Random, wo
     if isinstance(node, list):
         node.insert(rng.randint(0, len(node)), value)
     else:
-        node[rng.choice(words) if words else f"{rng.choice(list(node))}{rng.randrange(9)}"] = value
+        node[rng.choice(words or ("a", "b", *node))] = value
 
 
 def _atom(value: Any, rng: random.Random, words: Sequence[str]) -> Any:

@@ -12,7 +12,7 @@ from tests.fuzz.bounds import check_refusal
 from tests.fuzz.json_mutation import mutate_text
 from tests.fuzz.target import Target, folder
 
-from quantd_server.checkpoint.dtypes import DTYPE_BITS
+from quantd_server.checkpoint.dtypes import DTYPE_BITS, tensor_nbytes
 from quantd_server.checkpoint.safetensors_header import SafetensorsHeader, read_header
 from quantd_server.errors import CheckpointError
 
@@ -68,10 +68,29 @@ def mutate(
     if len(data) < 8 or length > len(data) - 8 or rng.random() < 0.1:
         return mutate_bytes(data, max_size)
     raw = mutate_text(data[8 : 8 + length], max_size - 8, rng, mutate_bytes, WORDS)
+    if rng.random() < 0.4:
+        raw = _laid_out(raw, rng)
     size = min(_data_size(raw), MAX_DATA, max_size - 8 - len(raw))
     if rng.random() < 0.1:
         size = max(0, size + rng.choice((-1, 1)))
     return safetensors_bytes(raw, bytes(size))[:max_size]
+
+
+def _laid_out(raw: bytes, rng: random.Random) -> bytes:
+    """A header, perhaps with one more tensor, in which they lie one after the other."""
+    try:
+        header = json.loads(raw)
+        if rng.random() < 0.3:
+            header[f"t{rng.randrange(9)}"] = entry(rng.choice(WORDS), (rng.randrange(4), 2))
+        begin = 0
+        for value in header.values():
+            if "dtype" in value and all(type(size) is int for size in value["shape"]):
+                end = begin + tensor_nbytes(value["dtype"], value["shape"])
+                value["data_offsets"] = [begin, end]
+                begin = end
+        return json.dumps(header).encode()
+    except (ValueError, LookupError, TypeError, AttributeError, RecursionError):
+        return raw
 
 
 def _data_size(raw: bytes) -> int:

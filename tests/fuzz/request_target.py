@@ -10,6 +10,7 @@ import functools
 import json
 import random
 import re
+import struct
 from collections.abc import Callable, Mapping
 from typing import Any
 
@@ -38,8 +39,11 @@ NAMES = {
     "${waiting}": JOB_NAMES[0],
     "${running}": JOB_NAMES[0],
     "${last}": "1",
-    "${token}": "AAAAAAAAAAE",
+    "${token}": "position:1",
 }
+POSITION = "position:"
+"""Followed by a number it stands for a token, which depends on the folder and on the request."""
+POSITIONS = tuple(f"{POSITION}{place}" for place in (1, 2, 3, 100, 2**40, 2**63))
 MODULES = ("lm_head", "model.layers.0.self_attn.q_proj", "re:.*", r"\d+", "blk.0.ffn_up.weight")
 
 
@@ -61,8 +65,11 @@ def target_of(service: Any) -> Target:
         if data:
             method = methods[data[0] % len(methods)]
             request = data[1:].replace(PLACE, str(folder()).encode())
+            if POSITION.encode() in request:
+                request = _with_token(request, classes[data[0] % len(methods)])
             _served().call(f"/{service.full_name}/{method.name}", request)
 
+    @functools.cache
     def seeds() -> Mapping[str, bytes]:
         found: dict[str, bytes] = {}
         for place, method in enumerate(methods):
@@ -86,7 +93,9 @@ def target_of(service: Any) -> Target:
                 message = json_format.ParseDict(json.loads(text), classes[places[0]]())
             except json_format.ParseError:
                 continue  # a vector that is about JSON
-            found[f"{name}-{len(found):03}"] = bytes(places) + message.SerializeToString()
+            content = bytes(places) + message.SerializeToString()
+            if content not in found.values():
+                found[f"{name}-{len(found):03}"] = content
         return found
 
     @functools.cache
@@ -94,7 +103,7 @@ def target_of(service: Any) -> Target:
         sources = [f"{PLACE.decode()}/{name}" for name in CHECKPOINTS]
         outputs = [f"{PLACE.decode()}/outputs/{name}" for name in ("a", "b.gguf")]
         uris = [f"file://{sources[0]}", "file:///etc/%00", "hf:a/b", PLACE.decode()]
-        return (*sources, *outputs, *uris, *JOB_NAMES, *MODULES)
+        return (*sources, *outputs, *uris, *JOB_NAMES, *MODULES, *POSITIONS)
 
     def mutate(
         data: bytes, max_size: int, rng: random.Random, mutate_bytes: Callable[[bytes, int], bytes]
@@ -103,21 +112,17 @@ def target_of(service: Any) -> Target:
             return bytes([rng.randrange(len(methods))]) + data[1:]
         message_class = classes[data[0] % len(methods)]
         request = mutate_message(data[1:], message_class, max_size - 1, rng, mutate_bytes, words())
-        if "page_token" in message_class.DESCRIPTOR.fields_by_name and rng.random() < 0.1:
-            request = _with_token(request, message_class, rng)
         return data[:1] + request
 
     return Target(run=run, seeds=seeds, mutate=mutate)
 
 
-def _with_token(request: bytes, message_class: Any, rng: random.Random) -> bytes:
-    """The request with a token that continues it."""
+def _with_token(request: bytes, message_class: Any) -> bytes:
+    """The request with the token that continues it where its own token says."""
     try:
         message = message_class.FromString(request)
-    except DecodeError:
+        position = int(message.page_token.removeprefix(POSITION))
+        message.page_token = token_of(message, position)
+    except (DecodeError, AttributeError, ValueError, struct.error):
         return request
-    # The token is one of what the server will see.
-    seen = request.replace(PLACE, str(folder()).encode())
-    position = rng.choice((1, 2, 3, 100, 2**40, 2**63 - 1))
-    message.page_token = token_of(message_class.FromString(seen), position)
     return message.SerializeToString()

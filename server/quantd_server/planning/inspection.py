@@ -264,17 +264,21 @@ def _gguf_facts(checkpoint: GgufCheckpoint) -> dict[str, Any]:
     metadata = checkpoint.metadata
     arch = checkpoint.architecture
 
+    def value_of(key: str) -> Any:
+        """Of whatever type the file gave it; None where it has none."""
+        found = metadata.get(key)
+        return None if found is None else found.value
+
     def number(key: str) -> int:
-        value = metadata.get(f"{arch}.{key}")
-        found = value.value if value is not None else 0
+        found = value_of(f"{arch}.{key}")
         if isinstance(found, list):  # one for each block
             return max(map(_count, found), default=0)
         return _count(found)
 
     heads = number("attention.head_count")
     hidden = number("embedding_length")
-    tokens = metadata.get("tokenizer.ggml.tokens")
-    model = metadata.get("tokenizer.ggml.model")
+    tokens = value_of("tokenizer.ggml.tokens")
+    model = value_of("tokenizer.ggml.model")
     kinds = {"gpt2": "BPE", "llama": "SENTENCEPIECE", "bert": "WORDPIECE", "t5": "SENTENCEPIECE"}
     return {
         "format": "GGUF",
@@ -284,11 +288,13 @@ def _gguf_facts(checkpoint: GgufCheckpoint) -> dict[str, Any]:
         "block_count": number("block_count"),
         "hidden_size": hidden,
         "context_length": number("context_length"),
-        "vocab_size": number("vocab_size") or (len(tokens.value) if tokens else 0),
+        "vocab_size": number("vocab_size") or (len(tokens) if isinstance(tokens, list) else 0),
         "head_count": heads,
         "kv_head_count": number("attention.head_count_kv") or heads,
         "head_dim": number("attention.key_length") or (hidden // heads if heads else 0),
-        "tokenizer": kinds.get(str(model.value), "OTHER") if model else None,
+        "tokenizer": None
+        if model is None
+        else kinds.get(model if isinstance(model, str) else "", "OTHER"),
     }
 
 

@@ -19,10 +19,13 @@ from pathlib import Path
 from tests.fuzz.corpus import TARGETS, inputs, store, target_named
 from tests.fuzz.target import FOLDER_VARIABLE, temporary_folder
 
+from quantd_server.planning.planner_process import ONE_THREAD
+
 REPOSITORY = Path(__file__).resolve().parent.parent.parent
 WORK = REPOSITORY / ".cache" / "fuzz"
-HANG_SECONDS = 20
-"""Of the clock; ``bounds.CPU_SECONDS`` is stricter, but looks only afterwards."""
+HANG_SECONDS = 120
+"""Of the clock, which runs on while others have the machine; ``bounds.CPU_SECONDS`` is stricter,
+but looks only afterwards."""
 PROGRESS = re.compile(r"cov: (\d+) ft: (\d+) corp: (\d+)/(\w+)")
 
 
@@ -110,7 +113,7 @@ class _atheris:  # noqa: N801 - used as a function
         self._process = subprocess.Popen(
             self._command,
             cwd=REPOSITORY,
-            env=os.environ | {FOLDER_VARIABLE: str(self._folder)},
+            env=os.environ | ONE_THREAD | {FOLDER_VARIABLE: str(self._folder)},
             stdout=subprocess.PIPE,
             stderr=subprocess.STDOUT,
             text=True,

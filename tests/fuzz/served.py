@@ -44,7 +44,8 @@ from quantd_server.planning.roots import Roots
 from quantd_server.settings import Settings
 
 HOST = hosts.H100
-DEADLINE_SECONDS = 5.0
+DEADLINE_SECONDS = 60.0
+"""Of the clock, for a call that waits for something; what it computes, ``bounds`` limits."""
 MAX_ANSWERS = 3
 """Answers of a stream that a caller reads before it leaves."""
 MAX_TRAILER_BYTES = 8192

@@ -1,4 +1,4 @@
-"""The reader of GGUF headers, and what an inspection makes of them."""
+"""The reader of GGUF headers, and what inspecting and planning make of them."""
 
 from __future__ import annotations
 
@@ -9,11 +9,15 @@ from tests.checkpoint import gguf_attacks
 from tests.checkpoint.builders import array, gguf_bytes, pair, tensor, text
 from tests.fuzz.bounds import check_refusal
 from tests.fuzz.gguf_mutation import mutate_gguf
-from tests.fuzz.inspecting import check_inspection
+from tests.fuzz.inspecting import check_inspection, check_plan
 from tests.fuzz.target import Target, folder
 
 from quantd_server.checkpoint.gguf_header import GgufHeader, read_gguf_header
 from quantd_server.errors import CheckpointError
+from quantd_server.methods.configs import GgufConfig, MethodConfig
+
+METHOD = MethodConfig(gguf=GgufConfig(file_type="Q4_0"))
+"""The only method that takes a .gguf file."""
 
 
 def run(data: bytes) -> None:
@@ -26,6 +30,7 @@ def run(data: bytes) -> None:
     else:
         _check(header, len(data))
         check_inspection(path)
+        check_plan(path, METHOD)
 
 
 def _check(header: GgufHeader, size: int) -> None:

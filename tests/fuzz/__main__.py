@@ -14,6 +14,7 @@ import re
 import shutil
 import subprocess
 import sys
+import time
 from pathlib import Path
 
 from tests.fuzz.corpus import TARGETS, inputs, store, target_named
@@ -68,6 +69,7 @@ def _fuzz(name: str, seconds: int) -> bool:
     first = last = None
     executions = "?"
     log = WORK / f"{name}.log"
+    start = time.monotonic()
     with _atheris(name, *options, str(work)) as process, log.open("w") as copy:
         assert process.stdout is not None
         for line in process.stdout:
@@ -79,7 +81,7 @@ def _fuzz(name: str, seconds: int) -> bool:
                 executions = line.split()[-1]
     if first and last:
         print(
-            f"{name}: {executions} executions in {seconds} s; edges {first[1]} -> {last[1]}, "
+            f"{name}: {executions} executions in {time.monotonic() - start:.0f} s; edges {first[1]} -> {last[1]}, "
             f"features {first[2]} -> {last[2]}, corpus {last[3]} inputs, {last[4]}"
         )
     if process.returncode:

@@ -35,7 +35,7 @@ def main() -> int:
     parser = argparse.ArgumentParser(prog="python -m tests.fuzz", description=__doc__)
     parser.add_argument("targets", nargs="*", metavar="TARGET", help=", ".join(TARGETS))
     parser.add_argument("--seconds", type=int, default=600, help="for each target")
-    parser.add_argument("--keep", action="store_true", help="bring what was found into the corpus")
+    parser.add_argument("--keep", action="store_true", help="make the committed corpus anew")
     parser.add_argument("--replay", type=Path, help="run one input, and nothing else")
     arguments = parser.parse_args()
     if unknown := set(arguments.targets) - set(TARGETS):
@@ -80,8 +80,9 @@ def _fuzz(name: str, seconds: int) -> bool:
             if line.startswith("stat::number_of_executed_units"):
                 executions = line.split()[-1]
     if first and last:
+        taken = time.monotonic() - start
         print(
-            f"{name}: {executions} executions in {time.monotonic() - start:.0f} s; edges {first[1]} -> {last[1]}, "
+            f"{name}: {executions} executions in {taken:.0f} s; edges {first[1]} -> {last[1]}, "
             f"features {first[2]} -> {last[2]}, corpus {last[3]} inputs, {last[4]}"
         )
     if process.returncode:

@@ -50,6 +50,8 @@ class ChunkOutcome(msgspec.Struct, frozen=True, kw_only=True):
 
 def split(task: TensorTask, quantizer: TensorQuantizer | None) -> Iterator[Chunk]:
     """The chunks of a tensor: whole multiples of what the quantizer and the transform need."""
+    if not task.element_count:
+        return
     unit = quantizer.granularity if quantizer else 1
     if task.transform == "permute_heads":
         unit = math.lcm(unit, task.element_count // task.head_count)

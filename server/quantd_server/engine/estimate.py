@@ -73,12 +73,12 @@ def _pipeline_bytes(tasks: Sequence[TensorTask], threads: int) -> int:
 
 def _chunk_bytes(task: TensorTask) -> int:
     """What a thread allocates for a chunk: as read, as float32, transformed, and quantized."""
-    if task.source is None or not task.parts:
+    if task.source is None or not task.parts or not task.element_count:
         return 0
     elements = min(task.element_count, max(CHUNK_ELEMENTS, _indivisible_elements(task)))
     if task.action not in COMPUTED:
         width = 4 if task.source.dtype in FLOAT_BYTES else 0
-        return elements * width + elements * task.source_bytes // max(1, task.element_count)
+        return elements * width + elements * task.source_bytes // task.element_count
     width = FLOAT_BYTES.get(task.source.dtype, 4) + 4
     width += 4 if task.transform in ("permute_heads", "transpose") else 0
     width += CAST_WORKSPACE_BYTES if task.target_type in FLOAT_BYTES else WORKSPACE_BYTES

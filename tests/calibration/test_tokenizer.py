@@ -38,6 +38,19 @@ KINDS = {
 PREFIXES = {"bos": (1,), "bos and eos": (1,), "configured off": (1,)}
 
 
+def test_the_same_file_is_the_same_object_of_the_library(tmp_path):
+    # Of each that has encoded something, it keeps memory for good.
+    first, same, other = (tmp_path / name for name in ("first", "same", "other"))
+    for folder in (first, same, other):
+        folder.mkdir()
+        on_disk.write_byte_level(folder)
+    content = (other / "tokenizer.json").read_text()
+    (other / "tokenizer.json").write_text(content + "\n")
+    backend = open_tokenizer(first)._backend
+    assert open_tokenizer(same)._backend is backend
+    assert open_tokenizer(other)._backend is not backend
+
+
 def transformers_tokenizer(folder):
     import transformers
 

@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import asyncio
 import os
+import resource
 import signal
 import time
 from pathlib import Path
@@ -45,6 +46,12 @@ class HostSource:
 
 def first_process(planner):
     return planner._processes[0]._process
+
+
+def address_space(pid: int) -> int:
+    """Bytes of a process."""
+    pages = Path(f"/proc/{pid}/statm").read_text().split()[0]
+    return int(pages) * resource.getpagesize()
 
 
 @pytest.fixture
@@ -166,6 +173,19 @@ async def test_a_process_killed_during_a_call_fails_that_call_only(
         await call
     assert caught.value.reason == "PLANNING_FAILED"
     assert len((await waiting).tensors) == 2
+
+
+@needs_proc
+async def test_a_process_that_has_no_memory_left_is_replaced(source, planner) -> None:
+    await planner.parse_config("{}")
+    process = first_process(planner)
+    limit = address_space(process.pid) + (16 << 20)
+    resource.prlimit(process.pid, resource.RLIMIT_AS, (limit, limit))
+    with pytest.raises(QuantdError) as caught:
+        await planner.parse_config('{"a": [' + "[]," * 1_000_000 + "[]]}")
+    assert caught.value.reason == "PLANNING_FAILED"
+    assert first_process(planner) is None
+    assert len((await planner.inspect(str(source), offset=0, page_size=2)).tensors) == 2
 
 
 async def test_a_call_that_takes_too_long_is_ended(source, planner, monkeypatch) -> None:

@@ -7,6 +7,7 @@ transformers 5.
 
 from __future__ import annotations
 
+import hashlib
 import os
 from collections.abc import Mapping, Sequence
 from pathlib import Path
@@ -69,7 +70,7 @@ def open_tokenizer(folder: Path) -> Tokenizer:
             "folder with save_pretrained, or give token ids",
         )
     try:
-        return Tokenizer(Backend.from_buffer(raw), tokenizer_config(folder))
+        return Tokenizer(_backend(raw), tokenizer_config(folder))
     except (QuantdError, KeyboardInterrupt, SystemExit):
         raise
     except BaseException as error:  # noqa: BLE001 - a panic of the library is no Exception
@@ -78,6 +79,23 @@ def open_tokenizer(folder: Path) -> Tokenizer:
             message=f"tokenizer.json cannot be used: {quoted(str(error))}",
             remedy="restore tokenizer.json from where the checkpoint came from",
         ) from None
+
+
+_last_backend: dict[bytes, Backend] = {}
+"""The backend of the file that was opened last, by the file's digest."""
+
+
+def _backend(raw: bytes) -> Backend:
+    """What ``raw`` describes; once for the same file as before.
+
+    Not for the time it takes: the library keeps some megabytes for good of each object that it has
+    encoded a text with (tokenizers 0.23.3), and a planner plans for weeks.
+    """
+    digest = hashlib.sha256(raw).digest()
+    if digest not in _last_backend:
+        _last_backend.clear()  # before there are two of them: they can be large
+        _last_backend[digest] = Backend.from_buffer(raw)
+    return _last_backend[digest]
 
 
 def open_chat_template(folder: Path, tokenizer: Tokenizer, field: str) -> ChatTemplate:

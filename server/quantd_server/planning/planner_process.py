@@ -217,7 +217,10 @@ class PlannerProcess:
             if not line:
                 await self._end()
                 raise _too_hard(call)
-        reply: Reply = _decode_reply(line)
+            reply: Reply = _decode_reply(line)
+            if isinstance(reply, Refusal) and reply.finding.reason == "PLANNING_FAILED":
+                # Out of memory. Some of it may be what the calls before have left behind.
+                await self._end()
         match reply:
             case Answer():
                 return bytes(reply.value)

@@ -11,9 +11,13 @@ from pathlib import Path
 import numpy as np
 import pytest
 from tests import tiny_models
+from tests.checkpoint import builders
 from tests.quantizing import planned, quantize, run, specification, stored_tensors, work_order
 
+from quantd_server.checkpoint.gguf_header import read_gguf_header
+from quantd_server.checkpoint.safetensors_header import TensorEntry
 from quantd_server.engine import chunks
+from quantd_server.engine.chunks import split
 from quantd_server.engine.events import (
     QuantizationResult,
     StageEvent,
@@ -22,6 +26,7 @@ from quantd_server.engine.events import (
 )
 from quantd_server.engine.pipeline import JobCancelled
 from quantd_server.errors import QuantdError
+from quantd_server.methods.base import TensorTask
 
 METHODS = {
     "int8": ("bitsandbytes_8bit", {}),
@@ -450,3 +455,31 @@ def test_config_json_says_nothing_of_its_origin(tmp_path) -> None:
     assert written["custom"] == {"keep": 1}
     assert "_name_or_path" not in written
     assert written["hidden_size"] == config["hidden_size"]
+
+
+@pytest.mark.parametrize("transform", ["copy", "permute_heads", "transpose"])
+def test_a_tensor_without_elements_has_no_chunks(transform) -> None:
+    entry = TensorEntry(name="a", dtype="BF16", shape=(0, 64), offset=8, nbytes=0, file="b")
+    task = TensorTask(
+        source=entry,
+        target_name="a",
+        target_type="Q8_0",
+        shape=entry.shape,
+        action="QUANTIZE",
+        reason="",
+        transform=transform,
+        head_count=4,
+    )
+    assert not list(split(task, None))
+
+
+def test_a_gguf_tensor_without_elements_is_written(tmp_path) -> None:
+    architecture = builders.pair("general.architecture", "string", builders.text("llama"))
+    kept = builders.tensor("output_norm.weight", (8,), 0)
+    empty = builders.tensor("output.weight", (1, 0), 30, 32)
+    source = tmp_path / "source.gguf"
+    source.write_bytes(builders.gguf_bytes([architecture], [kept, empty], bytes(32)))
+    quantize(source, tmp_path / "output.gguf", "gguf", {"file_type": "Q4_0"})
+    header = read_gguf_header(tmp_path / "output.gguf")
+    assert header.tensors["output.weight"].shape == (0, 1)
+    assert header.tensors["output.weight"].nbytes == 0

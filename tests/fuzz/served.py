@@ -8,6 +8,7 @@ starts, so that jobs stay in the queue. The host is a simulated one.
 from __future__ import annotations
 
 import asyncio
+import atexit
 import base64
 import io
 import time
@@ -175,6 +176,7 @@ class Served:
         )
         self._loop.run_until_complete(self._capabilities._renew())
         self._loop.run_until_complete(self._begin())
+        atexit.register(self._loop.close)
 
     def call(self, path: str, data: bytes) -> Outcome:
         """One call with the request ``data``, as if it were the first one.

@@ -109,7 +109,7 @@ def _changed_tensor(
             return name, (*ne[:place], rng.choice(NUMBERS), *ne[place + 1 :]), kind, at
         case 2:
             return name, ne, rng.randrange(45), at
-    return name, ne, kind, rng.choice((*NUMBERS, at + 32, at - 32 if at >= 32 else 0))
+    return name, ne, kind, rng.choice((*NUMBERS, (at + 32) % 2**64, at - 32 if at >= 32 else 0))
 
 
 def _new_pair(rng: random.Random) -> bytes:

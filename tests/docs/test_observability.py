@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import ast
 import re
 
 import pytest
@@ -45,9 +46,11 @@ def test_metrics_are_those_of_a_server():
 def calls_of_the_log(event: str) -> str:
     """The source of the call that writes an event."""
     for path in sorted(SERVER.rglob("*.py")):
-        found = re.search(rf'log\(\s*"{re.escape(event)}".*?\n\n', path.read_text(), re.DOTALL)
-        if found:
-            return found[0]
+        for call in ast.walk(ast.parse(path.read_text())):
+            match call:
+                case ast.Call(func=function, args=[ast.Constant(value=name), *_]):
+                    if name == event and ast.unparse(function).endswith("log"):
+                        return ast.unparse(call)
     raise AssertionError(f"nothing writes {event}")
 
 

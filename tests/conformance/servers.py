@@ -76,6 +76,7 @@ class Server:
         self._closing = contextlib.ExitStack()
         self._options: list[str] = [*kind.options]
         self._listen = "127.0.0.1:0" if kind.is_durable or kind.is_guarded else f"unix:{folder}/s"
+        self._ended_worker: int | None = None
         self.forwarder: Forwarder | None = None
         self.authority: Path | None = None
         if kind.is_durable:
@@ -156,16 +157,25 @@ class Server:
 
     def kill_worker(self) -> None:
         """Ends the worker of its newest job by signal 9, as the kernel does without memory."""
-        os.kill(self._worker(), signal.SIGKILL)
+        self._end_worker(signal.SIGKILL)
 
     def abort_worker(self) -> None:
         """Ends the worker of its newest job by signal 6, as a fault in native code does."""
-        os.kill(self._worker(), signal.SIGABRT)
+        self._end_worker(signal.SIGABRT)
 
-    def _worker(self) -> int:
+    def _end_worker(self, number: int) -> None:
+        end = time.monotonic() + START_SECONDS
+        # A job is told to be RUNNING just before its worker is started.
+        while (pid := self._newest_worker()) in (None, self._ended_worker):
+            assert time.monotonic() < end, "no worker was started"
+            time.sleep(0.02)
+        self._ended_worker = pid
+        os.kill(pid, number)
+
+    def _newest_worker(self) -> int | None:
         lines = (self.folder / "log").read_text().splitlines()
         started = [line for line in map(json.loads, lines) if line["event"] == "job.started"]
-        return int(started[-1]["worker_pid"])
+        return int(started[-1]["worker_pid"]) if started else None
 
     def cut(self) -> None:
         """Breaks all connections to it."""

@@ -70,8 +70,10 @@ def private_server(*, reads: Iterable[str], writes: Iterable[str]) -> Iterator[P
 
 
 def _environment() -> dict[str, str]:
-    # Settings of a server that the user runs elsewhere must not reach this one.
-    return {name: value for name, value in os.environ.items() if not name.startswith("QUANTD_")}
+    # Settings of a server that the user runs elsewhere must not reach this one; nor is it one whose
+    # traces anybody collects.
+    foreign = ("QUANTD_", "OTEL_")
+    return {name: value for name, value in os.environ.items() if not name.startswith(foreign)}
 
 
 def _wait_until_ready(process: subprocess.Popen[bytes], ready: Path, log: Path) -> None:

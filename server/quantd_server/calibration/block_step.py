@@ -12,6 +12,7 @@ from quantd_server.calibration.model import BlockwiseModel
 from quantd_server.calibration.replay import BlockParts, Replay
 from quantd_server.calibration.stages import BlockStages
 from quantd_server.calibration.statistics import InputStatistics, input_statistics
+from quantd_server.calibration.tuning import TunableBlock, original_outputs
 
 
 class WalkOptions(msgspec.Struct, frozen=True, kw_only=True):
@@ -19,6 +20,7 @@ class WalkOptions(msgspec.Struct, frozen=True, kw_only=True):
 
     targets: Collection[str] | None
     sequential: bool
+    tuning_epochs: int
     dtype: torch.dtype
     on_progress: Callable[[float], None]
     check_cancelled: Callable[[], None]
@@ -80,9 +82,15 @@ class BlockStep:
         self._micro_batches = micro_batches
         self._options = options
         self._remaining = self._all_stages()
+        self._tunes = bool(options.tuning_epochs) and any(map(self._wanted, self._parts.groups))
+        self._finished = False
         wanted = sum(1 for group in self._parts.groups if self._wanted(group))
-        self._steps = (self._parts.last_pass + 1 + wanted) * len(micro_batches)
-        self._steps_done = 0
+        passes = self._parts.last_pass + 1 + wanted
+        if self._tunes:
+            # In units of a pass: the original outputs, tuning and measuring, the new outputs.
+            passes += 1 + 1 + 4 * options.tuning_epochs + 2
+        self._steps = passes * len(micro_batches)
+        self._steps_done = 0.0
 
     @property
     def linear_names(self) -> tuple[str, ...]:
@@ -96,10 +104,32 @@ class BlockStep:
         """
         return self._remaining
 
+    def tunable(self) -> TunableBlock | None:
+        """What to tune when all stages have been asked for; None if the walk shall not be tuned.
+
+        The caller has to call its ``finish``, which the walk goes on with.
+        """
+        if not self._tunes:
+            return None
+        self._finished = True
+        return TunableBlock(
+            self._model,
+            self.index,
+            self._parts.linears,
+            self._store,
+            self._micro_batches,
+            dtype=self._options.dtype,
+            on_step=self._count,
+            check_cancelled=self._options.check_cancelled,
+        )
+
     def finish(self) -> None:
         """Goes on to the block's outputs, with the weights of stages not asked for as they are."""
         for _ in self._remaining:
             pass
+        if self._tunes and not self._finished:
+            raise RuntimeError("a walk that shall be tuned goes on from what tuning ends with")
+        self._options.on_progress(1.0)
 
     def weight(self, name: str) -> torch.Tensor:
         """See ``Stage.weight``."""
@@ -126,6 +156,17 @@ class BlockStep:
                 yield self._store.get(("input", group, number)).flatten(0, -2)
 
     def _all_stages(self) -> Iterator[Stage]:
+        if self._tunes:
+            original_outputs(
+                self._model,
+                self.index,
+                self._parts.linears,
+                self._store,
+                self._micro_batches,
+                dtype=self._options.dtype,
+                on_step=self._count,
+                check_cancelled=self._options.check_cancelled,
+            )
         for number, groups in enumerate(self._parts.stages.stages):
             self._pass(number)
             found = [
@@ -135,8 +176,10 @@ class BlockStep:
             ]
             if found:
                 yield Stage(self, found)
-        self._pass(self._parts.last_pass)
-        self._options.on_progress(1.0)
+        if self._tunes:
+            self._drop_stored()
+        else:
+            self._pass(self._parts.last_pass)
 
     def _wanted(self, group: tuple[str, ...]) -> tuple[str, ...]:
         targets = self._options.targets
@@ -166,14 +209,29 @@ class BlockStep:
                 self._store.drop(("input", self._parts.group_of[group[0]], number))
             self._count()
         for group in before:
+            wanted = self._wanted(group)
             for name in group:
-                self._parts.linears[name].finish()
+                linear = self._parts.linears[name]
+                if self._tunes and name not in wanted:
+                    linear.release()  # the block is run again, with this one as it is
+                else:
+                    linear.finish()
+
+    def _drop_stored(self) -> None:
+        """Forgets what the last pass would have used."""
+        for linear in self._parts.linears.values():
+            linear.release()
+        for number in range(len(self._micro_batches)):
+            for group in range(len(self._parts.groups)):
+                self._store.drop(("input", group, number))
+            for owner in self._parts.last_use:
+                self._store.drop(("output", owner, number))
 
     def _counted(self, inputs: Iterator[torch.Tensor]) -> Iterator[torch.Tensor]:
         for value in inputs:
             yield value
             self._count()
 
-    def _count(self) -> None:
-        self._steps_done += 1
+    def _count(self, steps: float = 1.0) -> None:
+        self._steps_done += steps
         self._options.on_progress(min(1.0, self._steps_done / self._steps))

@@ -136,6 +136,13 @@ class BlockwiseModel:
         )
         return {linear.name: linear for linear in found}
 
+    def block_parameters(self, index: int) -> dict[str, str]:
+        """The parameters of a block: names within it by their checkpoint names."""
+        return {
+            self._stored_name(f"{self.block_prefix}.{index}.{name}"): name
+            for name, _ in self.blocks[index].named_parameters()
+        }
+
     # Parameters
 
     def load_block(self, index: int, *, linear_dtype: torch.dtype | None = None) -> None:
@@ -173,6 +180,10 @@ class BlockwiseModel:
     def calls(self, batch: int, length: int) -> list[BlockCall]:
         """How each block is called for this shape; ``embed`` saw one of it before."""
         return self._calls[batch, length]
+
+    def has_calls(self, batch: int, length: int) -> bool:
+        """Whether ``embed`` saw this shape."""
+        return (batch, length) in self._calls
 
     def run_block(self, index: int, states: torch.Tensor) -> torch.Tensor:
         """Hidden states after a loaded block, from those before it: [batch, length, hidden]."""

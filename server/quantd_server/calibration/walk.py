@@ -37,6 +37,8 @@ class BlockWalk:
         targets: Names of the linears whose statistics are wanted; None means all.
         sequential: Whether later linears of a block see the results of replaced earlier ones. If
             not, there is one stage with all linears, and each is multiplied twice per token.
+        tuning_epochs: Of blocks that are tuned when their linears are replaced, most of them; 0 if
+            they are not. See ``BlockStep.tunable``.
         bf16_products: Multiply weights and inputs as bfloat16 and store inputs so; sums of the
             statistics are float32 in any case.
         step_tokens: Tokens of a micro-batch, rounded to whole sequences, at least one; None
@@ -53,6 +55,7 @@ class BlockWalk:
         store: ActivationStore,
         targets: Collection[str] | None = None,
         sequential: bool = True,
+        tuning_epochs: int = 0,
         bf16_products: bool = True,
         step_tokens: int | None = None,
         on_progress: Callable[[float], None] = no_progress,
@@ -63,6 +66,7 @@ class BlockWalk:
         self._options = WalkOptions(
             targets=targets,
             sequential=sequential,
+            tuning_epochs=tuning_epochs,
             dtype=torch.bfloat16 if bf16_products else torch.float32,
             on_progress=on_progress,
             check_cancelled=check_cancelled,

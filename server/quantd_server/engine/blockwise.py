@@ -11,10 +11,12 @@ from collections import defaultdict
 from collections.abc import Callable, Iterator, Sequence
 from typing import Protocol
 
+import msgspec
 import torch
 
 from quantd_server.calibration.activations import ActivationStore
 from quantd_server.calibration.architecture import architecture_not_supported
+from quantd_server.calibration.block_step import BlockStep
 from quantd_server.calibration.model import BlockwiseModel
 from quantd_server.calibration.parameters import CheckpointParameters
 from quantd_server.calibration.walk import BlockWalk
@@ -34,6 +36,8 @@ from quantd_server.methods.blockwise import (
     JobContext,
     QuantizedLinear,
     Stage,
+    TunedBlock,
+    TuningQuantizer,
 )
 
 Progress = Callable[[int, int, float], None]
@@ -138,6 +142,7 @@ class BlockwiseRun:
             store=self._store,
             targets=targets,
             sequential=self._method.sequential(config),
+            tuning_epochs=self._method.tuning_epochs(config),
             bf16_products=self._bf16_products,
             on_progress=on_progress,
             check_cancelled=self._check_cancelled,
@@ -148,7 +153,7 @@ class BlockwiseRun:
             yield from solved.outcomes(tasks)
         for block in walk:
             quantizer = make(by_block.get(block.index, []), self._read)
-            outcomes = self._do_block(quantizer, block.stages())
+            outcomes = self._do_block(quantizer, block.stages(), block)
             yield from outcomes
             block.finish()
             done = block.index + 1
@@ -166,8 +171,12 @@ class BlockwiseRun:
 
     @torch.inference_mode()
     def _do_block(
-        self, quantizer: BlockQuantizer, stages: Iterator[WalkedStage]
+        self,
+        quantizer: BlockQuantizer,
+        stages: Iterator[WalkedStage],
+        block: BlockStep | None = None,
     ) -> list[TaskOutcome]:
+        """``block``: that of the stages, if it is a decoder block."""
         solved: dict[str, TaskOutcome] = {}
         for stage in stages:
             for linear in quantizer.quantize(stage):
@@ -176,12 +185,18 @@ class BlockwiseRun:
                 assert source is not None
                 stage.replace(source.name.removesuffix(".weight"), linear.weight)
                 solved[source.name] = _outcome(linear.task, linear)  # without the weight
+        tunable = block.tunable() if block is not None else None
+        tuned = None
+        if tunable is not None:
+            assert isinstance(quantizer, TuningQuantizer)
+            tuned = quantizer.tune(tunable)
         outcomes = []
         for task, contents in quantizer.finish():
             self._check_cancelled()
             self._worker.write(task, [(part, 0, data) for part, data in enumerate(contents)])
             name = task.source.name if task.source else ""
-            outcomes.append(solved.get(name) or _outcome(task, None))
+            outcome = solved.get(name) or _outcome(task, None)
+            outcomes.append(outcome if tuned is None else _tuned(outcome, name, tuned))
         return outcomes
 
     def _context(self) -> JobContext:
@@ -251,6 +266,25 @@ def _outcome(task: TensorTask, linear: QuantizedLinear | None) -> TaskOutcome:
         output_error=_finite(linear.output_error),
         rounding_output_error=_finite(linear.rounding_output_error),
         warnings=linear.warnings,
+    )
+
+
+def _tuned(outcome: TaskOutcome, name: str, block: TunedBlock) -> TaskOutcome:
+    """With the errors that its block has brought, and its own after that."""
+    outcome = msgspec.structs.replace(
+        outcome,
+        block_output_error=_finite(block.error),
+        untuned_block_output_error=_finite(block.untuned_error),
+    )
+    linear = block.linears.get(name)
+    if linear is None:
+        return outcome
+    ratio = linear.squared_error / outcome.squared_sum if outcome.squared_sum else 0.0
+    return msgspec.structs.replace(
+        outcome,
+        relative_error=ratio**0.5,
+        squared_error=linear.squared_error,
+        output_error=_finite(linear.output_error),
     )
 
 

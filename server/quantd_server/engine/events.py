@@ -49,6 +49,8 @@ class TensorEvent(msgspec.Struct, frozen=True, kw_only=True, tag="tensor"):
     progress: Progress
     output_error: float | None = None
     rounding_output_error: float | None = None
+    block_output_error: float | None = None
+    untuned_block_output_error: float | None = None
 
 
 class WarningEvent(msgspec.Struct, frozen=True, kw_only=True, tag="warning"):

@@ -39,6 +39,10 @@ class TaskOutcome(msgspec.Struct, frozen=True, kw_only=True):
     """Of the output on calibration data; set by the methods that calibrate."""
     rounding_output_error: float | None = None
     """The same with plain rounding."""
+    block_output_error: float | None = None
+    """Of the output of its block, where that was tuned; see ``methods.blockwise.TunedBlock``."""
+    untuned_block_output_error: float | None = None
+    """The same before."""
     warnings: tuple[Finding, ...] = ()
 
 

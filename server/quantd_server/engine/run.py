@@ -293,6 +293,8 @@ class JobRun:
                 progress=meter.progress("QUANTIZING"),
                 output_error=outcome.output_error,
                 rounding_output_error=outcome.rounding_output_error,
+                block_output_error=outcome.block_output_error,
+                untuned_block_output_error=outcome.untuned_block_output_error,
             )
         )
 

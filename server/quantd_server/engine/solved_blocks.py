@@ -78,6 +78,8 @@ class SolvedTensor(msgspec.Struct, frozen=True, kw_only=True):
     squared_sum: float
     output_error: float | None
     rounding_output_error: float | None
+    block_output_error: float | None
+    untuned_block_output_error: float | None
     warnings: tuple[Finding, ...]
 
     @classmethod
@@ -97,6 +99,8 @@ class SolvedTensor(msgspec.Struct, frozen=True, kw_only=True):
             first_nonfinite=-1,
             output_error=self.output_error,
             rounding_output_error=self.rounding_output_error,
+            block_output_error=self.block_output_error,
+            untuned_block_output_error=self.untuned_block_output_error,
             warnings=self.warnings,
         )
 

@@ -114,6 +114,9 @@ class WorkPlan(msgspec.Struct, frozen=True, kw_only=True):
     carried: tuple[str, ...] = ()
     """Files to copy from the source as they are (tokenizer, generation config), by name."""
     findings: tuple[Finding, ...] = ()
+    tuning_epochs: int = 0
+    """Most passes over the calibration data in which each block is tuned; see
+    ``blockwise.BlockwiseMethod``."""
 
 
 class WorkOptions(msgspec.Struct, frozen=True, kw_only=True):

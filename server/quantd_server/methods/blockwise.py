@@ -8,9 +8,9 @@ done, the method gives the contents of the block's tensors.
 
 from __future__ import annotations
 
-from collections.abc import Callable, Iterator, Sequence
+from collections.abc import Callable, Collection, Iterator, Mapping, Sequence
 from dataclasses import dataclass
-from typing import TYPE_CHECKING, Any, Protocol
+from typing import TYPE_CHECKING, Any, Protocol, runtime_checkable
 
 from quantd_server.errors import Finding
 from quantd_server.methods.base import Method, TensorTask
@@ -85,6 +85,77 @@ class QuantizedLinear:
     warnings: tuple[Finding, ...] = ()
 
 
+class OutputError(Protocol):
+    """Of a linear or of a block, summed up over all tokens."""
+
+    @property
+    def squared_error(self) -> float:
+        """Squared difference from the original output."""
+        ...
+
+    @property
+    def energy(self) -> float:
+        """Squared original output; of a block, what it adds to its input."""
+        ...
+
+
+Values = Mapping[str, "torch.Tensor"]
+"""Parameters of a block by the names of their source tensors, float32; weights as [out, in]."""
+
+
+class TunableBlock(Protocol):
+    """A block whose linears are solved, all its inputs, and the outputs that it had before."""
+
+    @property
+    def parameters(self) -> Collection[str]:
+        """Names of all its parameters."""
+        ...
+
+    def batches(self, size: int, generator: torch.Generator) -> Iterator[Any]:
+        """All sequences once, ``size`` at a time, in an order drawn at random."""
+        ...
+
+    def gradients(self, batch: Any, values: Values) -> dict[str, torch.Tensor]:
+        """Of the squared difference of a batch's outputs from the original ones.
+
+        ``values``: what the block computes with; those of all quantized weights are among them.
+        """
+        ...
+
+    def error(self, values: Values) -> OutputError:
+        """Of the block's outputs."""
+        ...
+
+    def finish(self, values: Values) -> tuple[OutputError, Mapping[str, OutputError]]:
+        """Goes on with ``values``, to be called once.
+
+        Returns the error of the block and those of its linears, on the inputs that they have in
+        it, by the names of their weights.
+        """
+        ...
+
+
+@dataclass(frozen=True, kw_only=True, slots=True)
+class TunedLinear:
+    """What a linear's errors are after its block was tuned; see ``QuantizedLinear``."""
+
+    squared_error: float
+    output_error: float
+
+
+@dataclass(frozen=True, kw_only=True, slots=True)
+class TunedBlock:
+    """What tuning made of a block."""
+
+    linears: Mapping[str, TunedLinear]
+    """By the names of their weights."""
+    untuned_error: float
+    """sqrt(sum |y' - y|^2 / sum |y - x|^2) over the calibration tokens: y is what the original
+    block returns for x, y' what it returned before it was tuned."""
+    error: float
+    """The same of what is written."""
+
+
 Contents = Sequence["npt.NDArray[np.generic]"]
 """One contiguous array for each part of a task."""
 
@@ -98,6 +169,15 @@ class BlockQuantizer(Protocol):
 
     def finish(self) -> Iterator[tuple[TensorTask, Contents]]:
         """The contents of the block's tensors, when all its stages have been solved."""
+        ...
+
+
+@runtime_checkable
+class TuningQuantizer(BlockQuantizer, Protocol):
+    """One that also tunes the block, between its stages and its contents."""
+
+    def tune(self, block: TunableBlock) -> TunedBlock:
+        """Tune what the stages were solved to. Ends with the block's ``finish``."""
         ...
 
 
@@ -126,6 +206,12 @@ class BlockwiseMethod(Method, Protocol):
 
     def sequential(self, config: Any) -> bool:
         """Whether later linears of a block see the errors of earlier ones."""
+        ...
+
+    def tuning_epochs(self, config: Any) -> int:
+        """Most passes over the data in which a solved block is tuned, by what is then a
+        ``TuningQuantizer``; 0 if it is not.
+        """
         ...
 
     def block_quantizers(

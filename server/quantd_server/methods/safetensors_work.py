@@ -91,6 +91,8 @@ def safetensors_work(
     quantization_config: Mapping[str, Any],
     findings: Iterable[Finding],
     options: WorkOptions,
+    *,
+    tuning_epochs: int = 0,
 ) -> WorkPlan:
     """The work plan: files, places, config.json and what is carried over.
 
@@ -115,6 +117,7 @@ def safetensors_work(
         texts=texts,
         carried=checkpoint.carried_files,
         findings=tuple(findings),
+        tuning_epochs=tuning_epochs,
     )
 
 

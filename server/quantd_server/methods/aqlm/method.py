@@ -2,9 +2,10 @@
 
 from __future__ import annotations
 
-from collections.abc import Iterator
+from collections.abc import Iterator, Mapping
 from typing import TYPE_CHECKING
 
+from quantd_server.checkpoint.layout import TensorRole
 from quantd_server.checkpoint.opening import Checkpoint
 from quantd_server.checkpoint.safetensors_layout import OutputTensor
 from quantd_server.errors import Finding, Severity
@@ -15,6 +16,7 @@ from quantd_server.methods.base import TensorTask, WorkOptions, WorkPlan
 from quantd_server.methods.blockwise import Contents, JobContext, MakeQuantizer
 from quantd_server.methods.configs import AqlmConfig, filled
 from quantd_server.methods.linear_weights import (
+    FLOAT_TYPES,
     LinearWeight,
     SourceTensors,
     finding,
@@ -26,6 +28,7 @@ from quantd_server.methods.safetensors_work import (
     PlannedTensor,
     kept_tensor,
     require_huggingface,
+    rescaled_tensor,
     safetensors_work,
 )
 
@@ -49,6 +52,9 @@ DEFAULTS = AqlmConfig(
     finetune_batch_size=32,
     finetune_early_stop=3,
 )
+
+_WHAT = {TensorRole.NORM: "norm", TensorRole.BIAS: "bias"}
+"""Of what is tuned besides the codes."""
 
 
 class Aqlm:
@@ -75,27 +81,31 @@ class Aqlm:
         quantized = {
             weight.module for weight in chosen if shape.divides(weight.rows, weight.columns)
         }
+        tuned = _tuned(tensors, quantized) if self.tuning_epochs(config) else {}
         kept = [
             place.module
             for place in tensors.layout.places.values()
             if place.is_linear_module and place.module not in quantized
         ]
         return safetensors_work(
-            _planned(tensors, excluded, quantized, shape, config.beam_size or 1),
+            _planned(tensors, excluded, quantized, tuned, shape, config.beam_size or 1),
             source,
             aqlm_json(config, kept),
             (
                 *tensors.findings,
-                *_tuning_findings(config, field),
                 *_exclusion_findings(excluded, tensors, field),
                 *code_findings(chosen, shape, field),
                 *([] if chosen else [nothing_to_quantize(field)]),
             ),
             options,
+            tuning_epochs=self.tuning_epochs(config),
         )
 
     def sequential(self, config: AqlmConfig) -> bool:
         return True
+
+    def tuning_epochs(self, config: AqlmConfig) -> int:
+        return config.finetune_max_epochs or 0
 
     def block_quantizers(
         self, config: AqlmConfig, checkpoint: Checkpoint, context: JobContext
@@ -130,16 +140,34 @@ def stored_tensors(
     )
 
 
+def _tuned(tensors: SourceTensors, quantized: set[str]) -> dict[str, int]:
+    """The norms and biases of blocks that hold quantized weights, with the block, by name."""
+    blocks = {weight.block for weight in tensors.linears if weight.module in quantized}
+    return {
+        tensor.entry.name: place.block
+        for tensor in tensors.tensors
+        if (place := tensors.layout.places[tensor.entry.name]).role in _WHAT
+        and place.block is not None
+        and place.block in blocks
+        and tensor.entry.dtype in FLOAT_TYPES
+        and tensor.entry.nbytes
+    }
+
+
 def _planned(
     tensors: SourceTensors,
     excluded: frozenset[str],
     quantized: set[str],
+    tuned: Mapping[str, int],
     shape: CodeShape,
     beam_size: int,
 ) -> Iterator[PlannedTensor]:
     for tensor in tensors.tensors:
         entry = tensor.entry
-        if not isinstance(tensor, LinearWeight):
+        if entry.name in tuned:
+            reason = f"{_WHAT[tensors.layout.places[entry.name].role]}, tuned with its block"
+            yield rescaled_tensor(entry, reason, tuned[entry.name])
+        elif not isinstance(tensor, LinearWeight):
             yield left_alone(tensor)
         elif tensor.module in quantized:
             yield PlannedTensor(
@@ -161,18 +189,6 @@ def _planned(
                 f"[{tensor.rows}, {tensor.columns}] does not fall into groups of "
                 f"[{shape.out_group}, {shape.in_group}]",
             )
-
-
-def _tuning_findings(config: AqlmConfig, field: str) -> Iterator[Finding]:
-    if config.finetune_max_epochs:
-        yield finding(
-            Severity.ERROR,
-            "NOT_IMPLEMENTED",
-            f"{field}.finetune_max_epochs",
-            "this version of quantd does not tune blocks after it has quantized them",
-            "leave finetune_max_epochs out, or set it to 0",
-            kind="unimplemented",
-        )
 
 
 def _exclusion_findings(

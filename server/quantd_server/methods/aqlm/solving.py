@@ -1,4 +1,6 @@
-"""AQLM in a worker: each linear on its own, in the order of the data (worker only)."""
+"""AQLM in a worker: each linear on its own, in the order of the data, then the block as a whole
+(worker only).
+"""
 
 from __future__ import annotations
 
@@ -11,6 +13,8 @@ import torch
 from quantd_server.kernels.aqlm.additive_code import AdditiveCode
 from quantd_server.kernels.aqlm.packing import pack_codes, unpack_codes
 from quantd_server.kernels.aqlm.solver import LARGEST, SolverSettings, solve
+from quantd_server.kernels.output_error import error_ratio
+from quantd_server.methods.aqlm.tuning import TuningSettings, block_values, tune
 from quantd_server.methods.base import TensorTask
 from quantd_server.methods.blockwise import (
     Contents,
@@ -20,8 +24,12 @@ from quantd_server.methods.blockwise import (
     QuantizedLinear,
     Read,
     Stage,
+    TunableBlock,
+    TunedBlock,
+    TunedLinear,
 )
 from quantd_server.methods.configs import AqlmConfig
+from quantd_server.methods.rescaling import stored
 from quantd_server.methods.solved_linear import (
     FEWEST_TOKENS,
     indefinite,
@@ -36,9 +44,10 @@ _BLIND = "quantized as if all its inputs were alike"
 def block_quantizers(config: AqlmConfig, context: JobContext) -> MakeQuantizer:
     """As ``methods.blockwise.BlockwiseMethod`` has it."""
     settings = solver_settings(config, context.seed)
+    tuning = tuning_settings(config, context.seed)
 
-    def make(tasks: Sequence[TensorTask], _read: Read) -> AqlmBlock:
-        return AqlmBlock(settings, tasks, context)
+    def make(tasks: Sequence[TensorTask], read: Read) -> AqlmBlock:
+        return AqlmBlock(settings, tuning, tasks, read, context)
 
     return make
 
@@ -47,12 +56,21 @@ class AqlmBlock:
     """A ``methods.blockwise.BlockQuantizer``."""
 
     def __init__(
-        self, settings: SolverSettings, tasks: Sequence[TensorTask], context: JobContext
+        self,
+        settings: SolverSettings,
+        tuning: TuningSettings,
+        tasks: Sequence[TensorTask],
+        read: Read,
+        context: JobContext,
     ) -> None:
         self._settings = settings
+        self._tuning = tuning
         self._tasks = {task.source.name: task for task in tasks if task.source}
+        self._read = read
         self._context = context
-        self._packed: dict[str, Contents] = {}
+        self._codes: dict[str, AdditiveCode] = {}
+        self._others: dict[str, torch.Tensor] = {}
+        """Tuned parameters that are not quantized, as they are stored."""
 
     def quantize(self, stage: Stage) -> Iterator[QuantizedLinear]:
         """Solve the linears of a stage."""
@@ -61,10 +79,40 @@ class AqlmBlock:
             for name in group.names:
                 yield self._solve(name, stage.weight(name), statistics)
 
+    def tune(self, block: TunableBlock) -> TunedBlock:
+        """Tune all codes of the block, and what else its tasks change."""
+        changed = {name: task for name, task in self._tasks.items() if task.action != "QUANTIZE"}
+        others = {name: self._read(task) for name, task in changed.items()}
+        used = {name: value for name, value in others.items() if name in block.parameters}
+        tuned = tune(block, self._codes, used, self._tuning, self._context.check_cancelled)
+        self._codes, self._others = dict(tuned.codes), others | dict(tuned.others)
+        found, linears = block.finish(block_values(tuned.codes, tuned.others))
+        return TunedBlock(
+            linears={
+                name: TunedLinear(
+                    squared_error=self._squared_error(name),
+                    output_error=error_ratio(errors.squared_error, errors.energy),
+                )
+                for name, errors in linears.items()
+            },
+            untuned_error=error_ratio(tuned.untuned.squared_error, tuned.untuned.energy),
+            error=error_ratio(found.squared_error, found.energy),
+        )
+
     def finish(self) -> Iterator[tuple[TensorTask, Contents]]:
         """The contents of the block's tensors."""
         for name, task in self._tasks.items():
-            yield task, self._packed.pop(name)
+            if task.action == "QUANTIZE":
+                yield task, pack(self._codes.pop(name), self._settings.nbits_per_codebook)
+            else:
+                yield task, [stored(self._others.pop(name), task)]
+
+    def _squared_error(self, name: str) -> float:
+        task = self._tasks[name]
+        source = self._read(task).to(torch.float32)
+        source = source.T if task.transform == "transpose" else source
+        difference = self._codes[name].decode().sub_(source)
+        return float(torch.linalg.vector_norm(difference, dtype=torch.float64)) ** 2
 
     def _solve(
         self, name: str, weight: torch.Tensor, statistics: InputStatistics
@@ -91,7 +139,7 @@ class AqlmBlock:
             threads=self._context.threads,
             after_epoch=self._context.check_cancelled,
         )
-        self._packed[f"{name}.weight"] = pack(solution.code, self._settings.nbits_per_codebook)
+        self._codes[f"{name}.weight"] = solution.code
         return measured(
             task,
             weight,  # a copy of its own, not needed any more
@@ -110,6 +158,16 @@ def solver_settings(config: AqlmConfig, seed: int) -> SolverSettings:
         if name in config.__struct_fields__
     }
     return SolverSettings(**values, seed=seed)
+
+
+def tuning_settings(config: AqlmConfig, seed: int) -> TuningSettings:
+    """Those of a resolved configuration."""
+    values = {
+        name: getattr(config, f"finetune_{name}")
+        for name in TuningSettings.__dataclass_fields__
+        if name != "seed"
+    }
+    return TuningSettings(**values, seed=seed)
 
 
 def representable(weight: torch.Tensor, out_group: int) -> tuple[torch.Tensor, int]:

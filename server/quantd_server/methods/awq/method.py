@@ -105,6 +105,9 @@ class Awq:
     def sequential(self, config: AwqConfig) -> bool:
         return True
 
+    def tuning_epochs(self, config: AwqConfig) -> int:
+        return 0
+
     def block_quantizers(
         self, config: AwqConfig, checkpoint: Checkpoint, context: JobContext
     ) -> MakeQuantizer:

@@ -135,6 +135,9 @@ class Gptq:
     def sequential(self, config: GptqConfig) -> bool:
         return bool(config.true_sequential)
 
+    def tuning_epochs(self, config: GptqConfig) -> int:
+        return 0
+
     def block_quantizers(
         self, config: GptqConfig, checkpoint: Checkpoint, context: JobContext
     ) -> MakeQuantizer:

@@ -26,14 +26,14 @@ const (
 //
 // `codes`, `codebooks` and `scales` replace a weight. In a plan their target type is "AQLM1x16",
 // with the number of codebooks and the bits of an index. Experts stay in their own type, because
-// transformers, the only reader, holds them outside of linear layers. What planning finds:
+// transformers, the only reader, holds them outside of linear layers. Where blocks are tuned, norms
+// and biases of decoder blocks keep their type and get other values: RESCALE. What planning finds:
 //
 //   - ERROR: GROUP_SIZE_DOES_NOT_DIVIDE (`in_group_size` the input dimension of a weight, or
 //     `out_group_size` the output dimension), AQLM_TOO_FEW_GROUPS (a weight has fewer groups than a
 //     codebook has vectors), AQLM_BITS_TOO_MANY (16 and more bits a weight, codebooks included),
 //     WEIGHT_TYPE_NOT_QUANTIZABLE (a weight is not float32, float16 or bfloat16),
-//     NOTHING_TO_QUANTIZE, TENSOR_NAME_TAKEN (the source has a tensor with the name of a codebook),
-//     NOT_IMPLEMENTED (`finetune_max_epochs` is not 0, and the server does not tune blocks).
+//     NOTHING_TO_QUANTIZE, TENSOR_NAME_TAKEN (the source has a tensor with the name of a codebook).
 //   - WARNING: AQLM_BITS_HIGH (8 and more bits a weight), AQLM_TAKES_LONG (10 million weights and
 //     more), PATTERN_UNMATCHED (an entry of `linear_weights_not_to_quantize` is no parameter),
 //     EXPERTS_NOT_QUANTIZED, ARCHITECTURE_NOT_RECOGNIZED.
@@ -68,14 +68,15 @@ type AqlmConfig struct {
 	InitMaxIter *uint32 `protobuf:"varint,11,opt,name=init_max_iter,json=initMaxIter,proto3,oneof" json:"init_max_iter,omitempty"`
 	// Most groups per codeword that k-means looks at; 0 means all. Default 0.
 	InitMaxPointsPerCentroid *uint32 `protobuf:"varint,12,opt,name=init_max_points_per_centroid,json=initMaxPointsPerCentroid,proto3,oneof" json:"init_max_points_per_centroid,omitempty"`
-	// Epochs of tuning a block against its original outputs; 0 turns it off. Servers that cannot tune
-	// refuse other values (NOT_IMPLEMENTED). Default 0.
+	// Most passes over the calibration data in which the codebooks, scales, norms and biases of a
+	// block are tuned together, after its weights are quantized, so that it returns what it returned
+	// before. The best pass counts, by the error on the same data. 0 turns it off. Default 0.
 	FinetuneMaxEpochs *uint32 `protobuf:"varint,13,opt,name=finetune_max_epochs,json=finetuneMaxEpochs,proto3,oneof" json:"finetune_max_epochs,omitempty"`
 	// Learning rate of that tuning. Default 1e-5.
 	FinetuneLr *float64 `protobuf:"fixed64,14,opt,name=finetune_lr,json=finetuneLr,proto3,oneof" json:"finetune_lr,omitempty"`
-	// Sequences in a batch of that tuning. Default 32.
+	// Sequences in a batch of that tuning; after each batch there is a step. Default 32.
 	FinetuneBatchSize *uint32 `protobuf:"varint,15,opt,name=finetune_batch_size,json=finetuneBatchSize,proto3,oneof" json:"finetune_batch_size,omitempty"`
-	// Epochs without improvement after which that tuning stops. Default 3.
+	// Passes without improvement after which that tuning stops. Default 3.
 	FinetuneEarlyStop *uint32 `protobuf:"varint,16,opt,name=finetune_early_stop,json=finetuneEarlyStop,proto3,oneof" json:"finetune_early_stop,omitempty"`
 	unknownFields     protoimpl.UnknownFields
 	sizeCache         protoimpl.SizeCache

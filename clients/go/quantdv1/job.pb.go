@@ -755,8 +755,14 @@ type TensorEvent struct {
 	// The same error without a look at the inputs: of a weight rounded to nearest on the same kind
 	// of grid or, for AQLM, of the k-means that its search begins with.
 	RoundingOutputError *float64 `protobuf:"fixed64,9,opt,name=rounding_output_error,json=roundingOutputError,proto3,oneof" json:"rounding_output_error,omitempty"`
-	unknownFields       protoimpl.UnknownFields
-	sizeCache           protoimpl.SizeCache
+	// Error of the output of its decoder block on the calibration data, where the method tunes blocks
+	// (AQLM): sqrt(sum |y' - y|^2 / sum |y - x|^2), where the block made y of x before it was
+	// quantized and makes y' of it now. The same for every tensor that is written with the block.
+	BlockOutputError *float64 `protobuf:"fixed64,10,opt,name=block_output_error,json=blockOutputError,proto3,oneof" json:"block_output_error,omitempty"`
+	// The same error before the block was tuned.
+	UntunedBlockOutputError *float64 `protobuf:"fixed64,11,opt,name=untuned_block_output_error,json=untunedBlockOutputError,proto3,oneof" json:"untuned_block_output_error,omitempty"`
+	unknownFields           protoimpl.UnknownFields
+	sizeCache               protoimpl.SizeCache
 }
 
 func (x *TensorEvent) Reset() {
@@ -848,6 +854,20 @@ func (x *TensorEvent) GetOutputError() float64 {
 func (x *TensorEvent) GetRoundingOutputError() float64 {
 	if x != nil && x.RoundingOutputError != nil {
 		return *x.RoundingOutputError
+	}
+	return 0
+}
+
+func (x *TensorEvent) GetBlockOutputError() float64 {
+	if x != nil && x.BlockOutputError != nil {
+		return *x.BlockOutputError
+	}
+	return 0
+}
+
+func (x *TensorEvent) GetUntunedBlockOutputError() float64 {
+	if x != nil && x.UntunedBlockOutputError != nil {
+		return *x.UntunedBlockOutputError
 	}
 	return 0
 }
@@ -1125,7 +1145,7 @@ const file_quantd_v1_job_proto_rawDesc = "" +
 	"\x05value\x18\x02 \x01(\tR\x05value:\x028\x01\"7\n" +
 	"\n" +
 	"StageEvent\x12)\n" +
-	"\x05stage\x18\x01 \x01(\x0e2\x13.quantd.v1.JobStageR\x05stage\"\x94\x03\n" +
+	"\x05stage\x18\x01 \x01(\x0e2\x13.quantd.v1.JobStageR\x05stage\"\xbf\x04\n" +
 	"\vTensorEvent\x12\x12\n" +
 	"\x04name\x18\x01 \x01(\tR\x04name\x12\x14\n" +
 	"\x05shape\x18\x02 \x03(\x04R\x05shape\x12\x1f\n" +
@@ -1138,10 +1158,15 @@ const file_quantd_v1_job_proto_rawDesc = "" +
 	"\x0erelative_error\x18\x06 \x01(\x01H\x00R\rrelativeError\x88\x01\x01\x12/\n" +
 	"\bprogress\x18\a \x01(\v2\x13.quantd.v1.ProgressR\bprogress\x12&\n" +
 	"\foutput_error\x18\b \x01(\x01H\x01R\voutputError\x88\x01\x01\x127\n" +
-	"\x15rounding_output_error\x18\t \x01(\x01H\x02R\x13roundingOutputError\x88\x01\x01B\x11\n" +
+	"\x15rounding_output_error\x18\t \x01(\x01H\x02R\x13roundingOutputError\x88\x01\x01\x121\n" +
+	"\x12block_output_error\x18\n" +
+	" \x01(\x01H\x03R\x10blockOutputError\x88\x01\x01\x12@\n" +
+	"\x1auntuned_block_output_error\x18\v \x01(\x01H\x04R\x17untunedBlockOutputError\x88\x01\x01B\x11\n" +
 	"\x0f_relative_errorB\x0f\n" +
 	"\r_output_errorB\x18\n" +
-	"\x16_rounding_output_error\"<\n" +
+	"\x16_rounding_output_errorB\x15\n" +
+	"\x13_block_output_errorB\x1d\n" +
+	"\x1b_untuned_block_output_error\"<\n" +
 	"\tHeartbeat\x12/\n" +
 	"\bprogress\x18\x01 \x01(\v2\x13.quantd.v1.ProgressR\bprogress\"\xd6\x02\n" +
 	"\bJobEvent\x12\x1a\n" +

@@ -40,7 +40,8 @@ const (
 	TensorAction_TENSOR_ACTION_GENERATE TensorAction = 5
 	// Left out, because the format has no place for it (the reason says why that is right).
 	TensorAction_TENSOR_ACTION_DROP TensorAction = 6
-	// Same type, other values: a norm that takes up the inverse of the scales of the linears after it.
+	// Same type, other values: a norm that takes up the inverse of the scales of the linears after it,
+	// or that is tuned together with the codes of its block.
 	TensorAction_TENSOR_ACTION_RESCALE TensorAction = 7
 )
 

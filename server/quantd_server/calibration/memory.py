@@ -27,6 +27,10 @@ _TEMPORARIES = 8
 """Tensors as wide as the widest linear that a step holds at once, in units of float32: what goes
 into and comes out of a product in both types, the activation function's, the allocator's rest."""
 
+_TUNING_TEMPORARIES = 1
+"""What is kept of what each linear sees and gives, until its gradient is known: norms, rotations,
+attention and activation functions keep copies of their own, while linears share inputs."""
+
 
 def walk_memory_bytes(
     *,
@@ -57,6 +61,18 @@ def walk_memory_bytes(
     weights = block_bytes + 2 * _FLOAT32 * largest
     step = _FLOAT32 * tokens * (widest * _TEMPORARIES + hidden * 4)
     return RUNTIME_BYTES + weights + statistics + step + budget_bytes + surrounding_bytes
+
+
+def tuning_activation_bytes(
+    *, linears: Mapping[str, tuple[int, int]], sequence_length: int, hidden: int
+) -> int:
+    """What a backward pass of a block needs to know of the forward pass.
+
+    Arguments as for ``walk_memory_bytes``.
+    """
+    tokens = max(sequence_length, tokens_per_step(linears))
+    width = sum(rows + columns for rows, columns in linears.values())
+    return _FLOAT32 * tokens * (_TUNING_TEMPORARIES * width + 12 * hidden)
 
 
 def evaluation_memory_bytes(

@@ -13,6 +13,7 @@ from quantd_server.calibration.config import CalibrationUsage
 from quantd_server.calibration.memory import (
     ACTIVATION_BYTES,
     evaluation_memory_bytes,
+    tuning_activation_bytes,
     walk_memory_bytes,
 )
 from quantd_server.methods.base import TensorTask
@@ -23,13 +24,18 @@ SOLVER_BYTES = 110_000_000
 FLOAT32 = 4
 
 
-def calibrated_peak_bytes(tasks: Iterable[TensorTask], usage: CalibrationUsage) -> int:
-    """Estimated largest resident memory of the worker; 0 if no task belongs to a block."""
+def calibrated_peak_bytes(
+    tasks: Iterable[TensorTask], usage: CalibrationUsage, tuning_bytes: int
+) -> int:
+    """Estimated largest resident memory of the worker; 0 if no task belongs to a block.
+
+    ``tuning_bytes``: as in ``WorkPlan``.
+    """
     tasks = list(tasks)
     linears, stored = _largest_block(tasks)
     if not linears:
         return 0
-    activations = min(ACTIVATION_BYTES, _activation_bytes(linears, usage.tokens))
+    activations = min(ACTIVATION_BYTES, _activation_bytes(linears, usage.tokens, tuning_bytes))
     walk = walk_memory_bytes(
         linears=linears,
         block_bytes=stored,
@@ -39,6 +45,11 @@ def calibrated_peak_bytes(tasks: Iterable[TensorTask], usage: CalibrationUsage) 
         budget_bytes=2 * activations,
     )
     held = max(task.held_bytes for task in tasks if task.block is not None)
+    if tuning_bytes:
+        tuning = tuning_bytes + tuning_activation_bytes(
+            linears=linears, sequence_length=_length(usage), hidden=_hidden(linears)
+        )
+        held = max(held, tuning)
     return walk + SOLVER_BYTES + held + _result_bytes(tasks)
 
 
@@ -61,12 +72,13 @@ def evaluation_peak_bytes(tasks: Iterable[TensorTask], usage: CalibrationUsage) 
     )
 
 
-def spilled_bytes(tasks: Iterable[TensorTask], usage: CalibrationUsage) -> int:
+def spilled_bytes(tasks: Iterable[TensorTask], usage: CalibrationUsage, tuning_bytes: int) -> int:
     """Disk that activations take beyond the memory for them."""
     linears, _ = _largest_block(tasks)
     if not linears:
         return 0
-    return max(0, _activation_bytes(linears, usage.tokens) - ACTIVATION_BYTES)
+    stored = _activation_bytes(linears, usage.tokens, tuning_bytes)
+    return max(0, stored - ACTIVATION_BYTES)
 
 
 def _length(usage: CalibrationUsage) -> int:
@@ -104,11 +116,16 @@ def _hidden(linears: Mapping[str, tuple[int, int]]) -> int:
     return next(iter(linears.values()))[1]
 
 
-def _activation_bytes(linears: Mapping[str, tuple[int, int]], tokens: int) -> int:
-    """All that a walk keeps between passes: states, inputs of a stage, outputs of two."""
+def _activation_bytes(
+    linears: Mapping[str, tuple[int, int]], tokens: int, tuning_bytes: int
+) -> int:
+    """All that a walk keeps between passes: states, inputs of a stage, outputs of two; and the
+    outputs of the original block where it is tuned.
+    """
     outputs = sorted((rows for rows, _ in linears.values()), reverse=True)[:3]
     inputs = max(columns for _, columns in linears.values())
-    return tokens * (FLOAT32 * (_hidden(linears) + sum(outputs)) + 2 * inputs)
+    states = _hidden(linears) * (2 if tuning_bytes else 1)
+    return tokens * (FLOAT32 * (states + sum(outputs)) + 2 * inputs)
 
 
 def _result_bytes(tasks: Iterable[TensorTask]) -> int:

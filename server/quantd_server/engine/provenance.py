@@ -64,6 +64,7 @@ def provenance(
         **({"calibration": msgspec.to_builtins(calibration)} if calibration else {}),
         **({"evaluation": msgspec.to_builtins(evaluation)} if evaluation else {}),
         "files": {file.name: {"bytes": file.size_bytes, "sha256": file.sha256} for file in files},
+        **({"blocks": blocks} if (blocks := _blocks(outcomes)) else {}),
         # Tensors finish in the order in which threads end; they are recorded in the plan's.
         "tensors": {
             task.target_name: tensors[task.target_name]
@@ -72,6 +73,21 @@ def provenance(
         },
     }
     return json.dumps(record, indent=1, ensure_ascii=False) + "\n"
+
+
+def _blocks(outcomes: Sequence[TaskOutcome]) -> dict[int, dict[str, float]]:
+    """The errors of the blocks that were tuned, by their numbers."""
+    errors = {
+        outcome.task.block: {
+            "output_error": outcome.block_output_error,
+            "untuned_output_error": outcome.untuned_block_output_error,
+        }
+        for outcome in outcomes
+        if outcome.task.block is not None
+        and outcome.block_output_error is not None
+        and outcome.untuned_block_output_error is not None
+    }
+    return dict(sorted(errors.items()))
 
 
 def _tensor(outcome: TaskOutcome) -> dict[str, object]:

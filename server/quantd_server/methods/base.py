@@ -114,9 +114,9 @@ class WorkPlan(msgspec.Struct, frozen=True, kw_only=True):
     carried: tuple[str, ...] = ()
     """Files to copy from the source as they are (tokenizer, generation config), by name."""
     findings: tuple[Finding, ...] = ()
-    tuning_epochs: int = 0
-    """Most passes over the calibration data in which each block is tuned; see
-    ``blockwise.BlockwiseMethod``."""
+    tuning_bytes: int = 0
+    """Where blocks are tuned: memory for the parameters of the largest one, with their gradients;
+    0 if none is."""
 
 
 class WorkOptions(msgspec.Struct, frozen=True, kw_only=True):

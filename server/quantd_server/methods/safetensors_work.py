@@ -92,11 +92,12 @@ def safetensors_work(
     findings: Iterable[Finding],
     options: WorkOptions,
     *,
-    tuning_epochs: int = 0,
+    tuning_bytes: int = 0,
 ) -> WorkPlan:
     """The work plan: files, places, config.json and what is carried over.
 
-    Without tasks if two tensors would have the same name; a finding says so.
+    Without tasks if two tensors would have the same name; a finding says so. ``tuning_bytes``: as
+    in ``WorkPlan``.
     """
     tensors = list(tensors)
     stored = [stored for tensor in tensors for stored in tensor.stored]
@@ -117,7 +118,7 @@ def safetensors_work(
         texts=texts,
         carried=checkpoint.carried_files,
         findings=tuple(findings),
-        tuning_epochs=tuning_epochs,
+        tuning_bytes=tuning_bytes,
     )
 
 

@@ -148,7 +148,7 @@ def _summary(spec: QuantizationSpec, work: WorkPlan, threads: int, data: DataPla
     output_bytes = sum(file.size for file in work.files)
     peak = peak_memory_bytes(work, threads, spec.device or "CPU")
     if data.usage is not None:
-        peak = max(peak, calibrated_peak_bytes(work.tasks, data.usage))
+        peak = max(peak, calibrated_peak_bytes(work.tasks, data.usage, work.tuning_bytes))
     if data.evaluation_usage is not None:
         peak = max(peak, evaluation_peak_bytes(work.tasks, data.evaluation_usage))
     return Plan(
@@ -172,7 +172,8 @@ def _scratch_bytes(work: WorkPlan, calibration: CalibrationUsage | None) -> int:
     """Disk that the job takes while it runs, its output included."""
     nbytes = sum(file.size for file in work.files)
     if calibration is not None:
-        nbytes += spilled_bytes(work.tasks, calibration) + checkpoint_bytes(work.tasks, calibration)
+        nbytes += spilled_bytes(work.tasks, calibration, work.tuning_bytes)
+        nbytes += checkpoint_bytes(work.tasks, calibration)
     return nbytes
 
 

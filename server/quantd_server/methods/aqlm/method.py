@@ -2,7 +2,8 @@
 
 from __future__ import annotations
 
-from collections.abc import Iterator, Mapping
+from collections import defaultdict
+from collections.abc import Iterable, Iterator, Mapping
 from typing import TYPE_CHECKING
 
 from quantd_server.checkpoint.layout import TensorRole
@@ -53,6 +54,11 @@ DEFAULTS = AqlmConfig(
     finetune_early_stop=3,
 )
 
+FLOAT32 = 4
+_COPIES = 4
+"""Of a weight while its gradient is passed on: itself without scales, groups of it, their indices
+of 8 bytes for each group."""
+
 _WHAT = {TensorRole.NORM: "norm", TensorRole.BIAS: "bias"}
 """Of what is tuned besides the codes."""
 
@@ -98,7 +104,7 @@ class Aqlm:
                 *([] if chosen else [nothing_to_quantize(field)]),
             ),
             options,
-            tuning_epochs=self.tuning_epochs(config),
+            tuning_bytes=_tuning_bytes(chosen, shape) if tuned else 0,
         )
 
     def sequential(self, config: AqlmConfig) -> bool:
@@ -152,6 +158,16 @@ def _tuned(tensors: SourceTensors, quantized: set[str]) -> dict[str, int]:
         and tensor.entry.dtype in FLOAT_TYPES
         and tensor.entry.nbytes
     }
+
+
+def _tuning_bytes(weights: Iterable[LinearWeight], shape: CodeShape) -> int:
+    """Of the block that takes most, and of the weight whose gradient is passed on to its code."""
+    blocks: dict[int, int] = defaultdict(int)
+    largest = 0
+    for weight in weights:
+        blocks[weight.block] += shape.tuning_bytes(weight.rows, weight.columns)
+        largest = max(largest, _COPIES * FLOAT32 * weight.rows * weight.columns)
+    return max(blocks.values(), default=0) + largest
 
 
 def _planned(

@@ -60,6 +60,14 @@ class CodeShape(msgspec.Struct, frozen=True, kw_only=True):
         vectors = self.codebooks * 2**self.bits * self.in_group * self.out_group
         return codes + FLOAT16_BITS * (vectors + rows // self.out_group)
 
+    def tuning_bytes(self, rows: int, columns: int) -> int:
+        """Memory that tuning takes for a weight: it and its gradient, the code, and of codebooks
+        and scales the best, the written and the tuned ones with gradient and two moments.
+        """
+        vectors = self.codebooks * 2**self.bits * self.in_group * self.out_group
+        codes = self.groups(rows, columns) * self.codebooks
+        return _FLOAT32 * (2 * rows * columns + codes + 6 * (vectors + rows // self.out_group))
+
     def solving_bytes(self, rows: int, columns: int, beam_size: int) -> int:
         """Memory that solving a weight takes besides copies of the weight and of the second
         moment: the code, and the tables of k-means or of the search.

@@ -164,7 +164,7 @@ class StageEvent(_message.Message):
     def __init__(self, stage: _Optional[_Union[JobStage, str]] = ...) -> None: ...
 
 class TensorEvent(_message.Message):
-    __slots__ = ("name", "shape", "source_type", "target_type", "size_bytes", "relative_error", "progress", "output_error", "rounding_output_error")
+    __slots__ = ("name", "shape", "source_type", "target_type", "size_bytes", "relative_error", "progress", "output_error", "rounding_output_error", "block_output_error", "untuned_block_output_error")
     NAME_FIELD_NUMBER: _ClassVar[int]
     SHAPE_FIELD_NUMBER: _ClassVar[int]
     SOURCE_TYPE_FIELD_NUMBER: _ClassVar[int]
@@ -174,6 +174,8 @@ class TensorEvent(_message.Message):
     PROGRESS_FIELD_NUMBER: _ClassVar[int]
     OUTPUT_ERROR_FIELD_NUMBER: _ClassVar[int]
     ROUNDING_OUTPUT_ERROR_FIELD_NUMBER: _ClassVar[int]
+    BLOCK_OUTPUT_ERROR_FIELD_NUMBER: _ClassVar[int]
+    UNTUNED_BLOCK_OUTPUT_ERROR_FIELD_NUMBER: _ClassVar[int]
     name: str
     shape: _containers.RepeatedScalarFieldContainer[int]
     source_type: str
@@ -183,7 +185,9 @@ class TensorEvent(_message.Message):
     progress: Progress
     output_error: float
     rounding_output_error: float
-    def __init__(self, name: _Optional[str] = ..., shape: _Optional[_Iterable[int]] = ..., source_type: _Optional[str] = ..., target_type: _Optional[str] = ..., size_bytes: _Optional[int] = ..., relative_error: _Optional[float] = ..., progress: _Optional[_Union[Progress, _Mapping]] = ..., output_error: _Optional[float] = ..., rounding_output_error: _Optional[float] = ...) -> None: ...
+    block_output_error: float
+    untuned_block_output_error: float
+    def __init__(self, name: _Optional[str] = ..., shape: _Optional[_Iterable[int]] = ..., source_type: _Optional[str] = ..., target_type: _Optional[str] = ..., size_bytes: _Optional[int] = ..., relative_error: _Optional[float] = ..., progress: _Optional[_Union[Progress, _Mapping]] = ..., output_error: _Optional[float] = ..., rounding_output_error: _Optional[float] = ..., block_output_error: _Optional[float] = ..., untuned_block_output_error: _Optional[float] = ...) -> None: ...
 
 class Heartbeat(_message.Message):
     __slots__ = ("progress",)

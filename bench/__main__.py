@@ -14,7 +14,16 @@ from bench import host
 from bench.processes import REPOSITORY, BenchError
 
 CACHE = REPOSITORY / ".cache"
-TABLES = ("server", "load", "overhead", "inspect", "quantize", "calibrated", "kernels")
+TABLES = (
+    "server",
+    "load",
+    "overhead",
+    "inspect",
+    "quantize",
+    "calibrated",
+    "aqlm",
+    "kernels",
+)
 
 
 def main() -> None:
@@ -25,7 +34,7 @@ def main() -> None:
     parser.add_argument("--runs", type=int, default=1, help="runs of each case of `quantize`")
     parser.add_argument("--samples", type=int, default=64, help="sequences of `calibrated`")
     parser.add_argument("--case", action="append", default=[], help="a row of `calibrated`")
-    parser.add_argument("--calibration", type=Path, help="text that `calibrated` calibrates with")
+    parser.add_argument("--calibration", type=Path, help="text to calibrate with")
     parser.add_argument("--evaluation", type=Path, help="text that `calibrated` measures on")
     parser.add_argument("--no-evaluation", action="store_true", help="leave perplexities out")
     parser.add_argument("--no-peers", action="store_true", help="leave the other tools out")
@@ -87,6 +96,15 @@ def print_one(name: str, arguments: argparse.Namespace) -> str | None:
                 samples=arguments.samples,
                 cases=arguments.case,
                 evaluated=not arguments.no_evaluation,
+            )
+        elif name == "aqlm":
+            from bench import aqlm
+
+            aqlm.main(
+                model,
+                cache,
+                calibration=arguments.calibration,
+                peers=not arguments.no_peers,
             )
         else:
             from bench import kernels

@@ -217,18 +217,6 @@ def test_a_quantization_config_that_will_not_do_ends_the_command(checkpoint, con
     assert "Traceback" not in stderr
 
 
-def test_what_this_version_does_not_do_is_planned_all_the_same(checkpoint):
-    config = (
-        '{"quant_method": "aqlm", "in_group_size": 8, "out_group_size": 1, "num_codebooks": 1,'
-        ' "nbits_per_codebook": 8, "finetune_max_epochs": 5}'
-    )
-    code, stdout, stderr = run("plan", str(checkpoint), "--config", config)
-    assert code != 0
-    assert "NOT_IMPLEMENTED" in stdout
-    assert "AQLM1x8" in stdout
-    assert "Traceback" not in stderr
-
-
 def test_a_source_that_is_not_there_ends_with_3(tmp_path):
     code, _, stderr = run("inspect", str(tmp_path / "none"))
     assert code == 3

@@ -461,25 +461,6 @@ def test_requests_against_the_rules_of_the_spec(base, client, folder, method, fi
     assert tree(base) == before
 
 
-def test_what_this_version_does_not_do(base, client, folder) -> None:
-    request = raw_request(base, folder)
-    request.spec.method.aqlm.nbits_per_codebook = 4
-    request.spec.method.aqlm.finetune_max_epochs = 5
-    before = tree(base)
-    run, plan = calls(client, request)
-    with pytest.raises(grpc.RpcError) as caught:
-        run()
-    error = quantd._errors.error_of_call(caught.value)
-    assert (error.code, error.reason) == (grpc.StatusCode.UNIMPLEMENTED, "NOT_IMPLEMENTED")
-    answer = plan()
-    assert not answer.executable
-    assert answer.plan.output_bytes
-    (finding,) = [item for item in answer.findings if item.reason == "NOT_IMPLEMENTED"]
-    assert finding.kind == v1.FindingKind.FINDING_KIND_UNIMPLEMENTED
-    assert finding.field == "spec.method.aqlm.finetune_max_epochs"
-    assert tree(base) == before
-
-
 @pytest.mark.parametrize("pattern", ["(", "*", "a" * 2000])
 def test_patterns_that_are_none(base, client, folder, pattern) -> None:
     source = base / "served" / "model"

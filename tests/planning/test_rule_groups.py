@@ -264,15 +264,6 @@ METHOD_RULES: list[tuple[int, str, dict[str, Any], dict[str, Any], str, Severity
         Severity.ERROR,
         "out_group_size",
     ),
-    (
-        5,
-        "aqlm",
-        {"nbits_per_codebook": 8, "finetune_max_epochs": 5},
-        {},
-        "NOT_IMPLEMENTED",
-        Severity.ERROR,
-        "finetune_max_epochs",
-    ),
     (5, "aqlm", {}, {}, "AQLM_TOO_FEW_GROUPS", Severity.ERROR, "nbits_per_codebook"),
     (
         5,

@@ -13,10 +13,6 @@ AREA = Area(
             action="List its services by reflection; use a newer server, or a client generated "
             "from its spec.",
         ),
-        "NOT_IMPLEMENTED": Reason(
-            meaning="The spec asks for something that this version of the server does not do.",
-            action="Leave the field that is named out, or use a newer server.",
-        ),
         "PAGE_TOKEN_INVALID": Reason(
             meaning="The page token is not from an answer to this very request.",
             action="Repeat the request unchanged with the `next_page_token` of its last answer, "

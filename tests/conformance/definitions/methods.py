@@ -58,12 +58,6 @@ VECTORS: list[Vector] = [
             "GROUP_SIZE_DOES_NOT_DIVIDE",
             "spec.method.aqlm.in_group_size",
         ),
-        "aqlm-tuning": stopped(
-            "tiny",
-            aqlm(finetuneMaxEpochs=3),
-            "NOT_IMPLEMENTED",
-            "spec.method.aqlm.finetune_max_epochs",
-        ),
         "architecture-not-recognized": warned(
             "unknown-architecture", NF4, "ARCHITECTURE_NOT_RECOGNIZED"
         ),

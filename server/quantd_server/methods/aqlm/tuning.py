@@ -67,11 +67,14 @@ def tune(
         best = parameters.written()
         untuned = least = block.error(block_values(*best))
         worse = 0
-        for _ in range(settings.max_epochs):
-            for batch in block.batches(settings.batch_size, generator):
+        for epoch in range(settings.max_epochs):
+            batches = list(block.batches(settings.batch_size, generator))
+            for number, batch in enumerate(batches):
                 check_cancelled()
                 now = parameters.written()
-                parameters.step(now[0], block.gradients(batch, block_values(*now)))
+                gradients = block.gradients(batch, block_values(*now))
+                done = (epoch + number / len(batches)) / settings.max_epochs
+                parameters.step(now[0], gradients, settings.lr * (1.0 - done))
             now = parameters.written()
             found = block.error(block_values(*now))
             if found.squared_error < least.squared_error:
@@ -120,8 +123,11 @@ class _Parameters:
         }
         return codes, {name: value.to(self._types[name]) for name, value in self._others.items()}
 
-    def step(self, codes: Mapping[str, AdditiveCode], gradients: dict[str, torch.Tensor]) -> None:
+    def step(
+        self, codes: Mapping[str, AdditiveCode], gradients: dict[str, torch.Tensor], lr: float
+    ) -> None:
         """One step of the optimizer. ``gradients``: of the weights and the other parameters."""
+        self._optimizer.param_groups[0]["lr"] = lr
         for name, code in codes.items():
             found = code_gradients(code, gradients.pop(name))
             self._codebooks[name].grad, self._scales[name].grad = found

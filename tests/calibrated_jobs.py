@@ -40,7 +40,7 @@ SIZES = {
 CONFIGS: dict[str, dict[str, Any]] = {
     "gptq": {"group_size": 32},
     "awq": {"group_size": 32},
-    "aqlm": {"num_codebooks": 2, "nbits_per_codebook": 4},
+    "aqlm": {"num_codebooks": 2, "nbits_per_codebook": 4, "finetune_max_epochs": 0},
 }
 """A configuration of each method that fits those sizes."""
 

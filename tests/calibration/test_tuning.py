@@ -137,6 +137,27 @@ def test_errors_of_linears_are_those_of_what_they_see(tmp_path):
                 assert linear.module.weight.shape == weight.shape
 
 
+def test_progress_grows_with_every_pass_of_a_micro_batch(tmp_path):
+    make("llama", tmp_path / "model", num_hidden_layers=1)
+    told: list[float] = []
+    with walking(tmp_path / "model", tuning_epochs=1, on_progress=told.append) as walk:
+        for step, tunable, values in solved(walk):
+            before, batches = len(told), list(tunable.batches(2, torch.Generator()))
+            tunable.error(values)
+            assert len(told) - before == len(walk.micro_batches)
+            for batch in batches:
+                before = len(told)
+                tunable.gradients(batch, values)
+                assert len(told) - before == len(batch)
+            tunable.error(values)
+            before = len(told)
+            tunable.finish(values)
+            assert len(told) - before == len(walk.micro_batches)
+            assert 0.9 < told[-1] <= 1
+            step.finish()
+    assert told == sorted(told) and len(set(told)) == len(told) and told[-1] == 1
+
+
 def test_without_tuning_there_is_nothing_to_tune(tmp_path):
     make("llama", tmp_path / "model")
     with walking(tmp_path / "model") as walk:

@@ -60,6 +60,10 @@ AQLM = {
     "few-iterations": {"init_max_iter": 1},
     "few-points": {"init_max_points_per_centroid": 4},
     "without": {"linear_weights_not_to_quantize": ["lm_head.weight", V_PROJ]},
+    "not-tuned": {"finetune_max_epochs": 0},
+    "tuned-longer": {"finetune_max_epochs": 6},
+    "tuned-slowly": {"finetune_lr": 1e-4},
+    "tuned-in-larger-batches": {"finetune_batch_size": 8},
 }
 
 

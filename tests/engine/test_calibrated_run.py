@@ -432,22 +432,33 @@ def test_weights_beyond_the_scales_of_aqlm_are_cut_off(tmp_path, llama) -> None:
 LONG_WORK = """
 import time, torch
 import quantd_server.engine.worker as worker
-import quantd_server.methods.linear_solver as linear_solver
+import {module} as module
 
-def solve(*arguments, **options):
+def work(*arguments, **options):
     while True:
         torch.linalg.eigvalsh(torch.rand(1500, 1500))  # cannot be interrupted
 
-linear_solver.solve = solve
+module.{function} = work
 worker.leave(worker.main())
 """
 
+LONG = {
+    "gptq": ("quantd_server.methods.linear_solver", "solve"),
+    "aqlm": ("quantd_server.methods.aqlm.solving", "solve"),
+    "aqlm, tuning": ("quantd_server.methods.aqlm.solving", "tune"),
+}
+"""By the method, and what of it: what takes long."""
 
-def test_a_job_inside_torch_stops_at_once(tmp_path, llama) -> None:
-    spec = specification(llama, tmp_path / "output", "gptq", GROUPS, calibration=jobs.CALIBRATION)
+
+@pytest.mark.parametrize("what", LONG)
+def test_a_job_inside_torch_stops_at_once(tmp_path, llama, what) -> None:
+    method, _, tuning = what.partition(", ")
+    config = jobs.CONFIGS[method] | ({"finetune_max_epochs": 1} if tuning else {})
+    spec = specification(llama, tmp_path / "output", method, config, calibration=jobs.CALIBRATION)
     order = work_order(planned(spec), threads=1)
+    module, function = LONG[what]
     with subprocess.Popen(
-        [sys.executable, "-c", LONG_WORK],
+        [sys.executable, "-c", LONG_WORK.format(module=module, function=function)],
         stdin=subprocess.PIPE,
         stdout=subprocess.PIPE,
         stderr=subprocess.PIPE,

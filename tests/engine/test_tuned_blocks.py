@@ -15,6 +15,7 @@ from tests import packed_models
 from tests.quantizing import planned, run, specification, stored_tensors, work_order
 from transformers import AutoModelForCausalLM
 
+from quantd_server.calibration import tuning
 from quantd_server.calibration.config import CalibrationConfig
 from quantd_server.engine import blockwise
 from quantd_server.engine.events import ProgressEvent, TensorEvent
@@ -193,6 +194,24 @@ def test_norms_of_blocks_without_codes_stay(tmp_path, llama) -> None:
     norms = [name for name in before if "layers" in name and "norm" in name]
     changed = {name for name in norms if before[name] != after[name]}
     assert changed and all(".layers.1." in name for name in changed)
+
+
+def test_tuning_stops_between_two_pieces(tmp_path, llama, monkeypatch) -> None:
+    cancelled, calls = threading.Event(), []
+    original = tuning.functional.mse_loss
+
+    def loss(*arguments, **options):
+        calls.append(None)
+        if len(calls) == 3:
+            cancelled.set()
+        return original(*arguments, **options)
+
+    monkeypatch.setattr(tuning.functional, "mse_loss", loss)
+    spec = specification(llama, tmp_path / "output", "aqlm", TUNED, calibration=jobs.CALIBRATION)
+    with pytest.raises(JobCancelled):
+        run(work_order(planned(spec)), cancelled=cancelled)
+    assert len(calls) == 3
+    assert not list(tmp_path.iterdir())
 
 
 def test_few_sequences_of_unequal_length(tmp_path, llama) -> None:

@@ -235,6 +235,7 @@ DEFAULTS = {
                 "outGroupSize": 1,
                 "relativeMseTolerance": 0.01,
                 "beamSize": 1,
+                "finetuneMaxEpochs": 4,
             }
         },
     ),
@@ -255,7 +256,7 @@ VECTORS: list[Vector] = [
         for bits, size in GPTQ_BYTES.items()
     ),
     vector("plan/awq-tensors", whole(awq(), "AWQ4", awq_bytes, norms="RESCALE")),
-    vector("plan/aqlm-tensors", whole(aqlm(), "AQLM2x4", aqlm_bytes)),
+    vector("plan/aqlm-tensors", whole(aqlm(), "AQLM2x4", aqlm_bytes, norms="RESCALE")),
     *(
         vector(
             f"plan/defaults-{name}",

@@ -220,9 +220,9 @@ def aqlm(
         beam_size: Hypotheses kept by the code search. Default 1.
         init_max_iter: Iterations of the k-means initialisation. Default 100.
         init_max_points_per_centroid: Most groups a codeword looks at; 0 means all. Default 0.
-        finetune_max_epochs: Epochs of tuning a block; 0 turns it off. Default 0.
-        finetune_lr: Learning rate of that tuning. Default 1e-5.
-        finetune_batch_size: Sequences in a batch of that tuning. Default 32.
+        finetune_max_epochs: Epochs of tuning a block; 0 turns it off. Default 4.
+        finetune_lr: Learning rate of that tuning. Default 3e-4.
+        finetune_batch_size: Sequences in a batch of that tuning. Default 2.
         finetune_early_stop: Epochs without improvement after which it stops. Default 3.
 
     Returns:

@@ -48,9 +48,9 @@ DEFAULTS = AqlmConfig(
     beam_size=1,
     init_max_iter=100,
     init_max_points_per_centroid=0,
-    finetune_max_epochs=0,
-    finetune_lr=1e-5,
-    finetune_batch_size=32,
+    finetune_max_epochs=4,
+    finetune_lr=3e-4,
+    finetune_batch_size=2,
     finetune_early_stop=3,
 )
 

@@ -70,11 +70,14 @@ type AqlmConfig struct {
 	InitMaxPointsPerCentroid *uint32 `protobuf:"varint,12,opt,name=init_max_points_per_centroid,json=initMaxPointsPerCentroid,proto3,oneof" json:"init_max_points_per_centroid,omitempty"`
 	// Most passes over the calibration data in which the codebooks, scales, norms and biases of a
 	// block are tuned together, after its weights are quantized, so that it returns what it returned
-	// before. The best pass counts, by the error on the same data. 0 turns it off. Default 0.
+	// before. The best pass counts, by the error on the same data. 0 turns it off. Default 4.
 	FinetuneMaxEpochs *uint32 `protobuf:"varint,13,opt,name=finetune_max_epochs,json=finetuneMaxEpochs,proto3,oneof" json:"finetune_max_epochs,omitempty"`
-	// Learning rate of that tuning. Default 1e-5.
+	// Learning rate of that tuning; it falls to 0 in the course of all passes. What is best depends on
+	// the number of steps, and on the width of the model: the values of codebooks are of the size
+	// 1 / sqrt(width). Default 3e-4.
 	FinetuneLr *float64 `protobuf:"fixed64,14,opt,name=finetune_lr,json=finetuneLr,proto3,oneof" json:"finetune_lr,omitempty"`
-	// Sequences in a batch of that tuning; after each batch there is a step. Default 32.
+	// Sequences in a batch of that tuning; after each batch there is a step. Default 2, which is for
+	// tens of sequences.
 	FinetuneBatchSize *uint32 `protobuf:"varint,15,opt,name=finetune_batch_size,json=finetuneBatchSize,proto3,oneof" json:"finetune_batch_size,omitempty"`
 	// Passes without improvement after which that tuning stops. Default 3.
 	FinetuneEarlyStop *uint32 `protobuf:"varint,16,opt,name=finetune_early_stop,json=finetuneEarlyStop,proto3,oneof" json:"finetune_early_stop,omitempty"`

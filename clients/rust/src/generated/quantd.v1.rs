@@ -4,14 +4,14 @@
 ///
 /// `codes`, `codebooks` and `scales` replace a weight. In a plan their target type is "AQLM1x16",
 /// with the number of codebooks and the bits of an index. Experts stay in their own type, because
-/// transformers, the only reader, holds them outside of linear layers. What planning finds:
+/// transformers, the only reader, holds them outside of linear layers. Where blocks are tuned, norms
+/// and biases of decoder blocks keep their type and get other values: RESCALE. What planning finds:
 ///
 /// - ERROR: GROUP_SIZE_DOES_NOT_DIVIDE (`in_group_size` the input dimension of a weight, or
 ///    `out_group_size` the output dimension), AQLM_TOO_FEW_GROUPS (a weight has fewer groups than a
 ///    codebook has vectors), AQLM_BITS_TOO_MANY (16 and more bits a weight, codebooks included),
 ///    WEIGHT_TYPE_NOT_QUANTIZABLE (a weight is not float32, float16 or bfloat16),
-///    NOTHING_TO_QUANTIZE, TENSOR_NAME_TAKEN (the source has a tensor with the name of a codebook),
-///    NOT_IMPLEMENTED (`finetune_max_epochs` is not 0, and the server does not tune blocks).
+///    NOTHING_TO_QUANTIZE, TENSOR_NAME_TAKEN (the source has a tensor with the name of a codebook).
 /// - WARNING: AQLM_BITS_HIGH (8 and more bits a weight), AQLM_TAKES_LONG (10 million weights and
 ///    more), PATTERN_UNMATCHED (an entry of `linear_weights_not_to_quantize` is no parameter),
 ///    EXPERTS_NOT_QUANTIZED, ARCHITECTURE_NOT_RECOGNIZED.
@@ -60,17 +60,21 @@ pub struct AqlmConfig {
     /// Most groups per codeword that k-means looks at; 0 means all. Default 0.
     #[prost(uint32, optional, tag = "12")]
     pub init_max_points_per_centroid: ::core::option::Option<u32>,
-    /// Epochs of tuning a block against its original outputs; 0 turns it off. Servers that cannot tune
-    /// refuse other values (NOT_IMPLEMENTED). Default 0.
+    /// Most passes over the calibration data in which the codebooks, scales, norms and biases of a
+    /// block are tuned together, after its weights are quantized, so that it returns what it returned
+    /// before. The best pass counts, by the error on the same data. 0 turns it off. Default 4.
     #[prost(uint32, optional, tag = "13")]
     pub finetune_max_epochs: ::core::option::Option<u32>,
-    /// Learning rate of that tuning. Default 1e-5.
+    /// Learning rate of that tuning; it falls to 0 in the course of all passes. What is best depends on
+    /// the number of steps, and on the width of the model: the values of codebooks are of the size
+    /// 1 / sqrt(width). Default 3e-4.
     #[prost(double, optional, tag = "14")]
     pub finetune_lr: ::core::option::Option<f64>,
-    /// Sequences in a batch of that tuning. Default 32.
+    /// Sequences in a batch of that tuning; after each batch there is a step. Default 2, which is for
+    /// tens of sequences.
     #[prost(uint32, optional, tag = "15")]
     pub finetune_batch_size: ::core::option::Option<u32>,
-    /// Epochs without improvement after which that tuning stops. Default 3.
+    /// Passes without improvement after which that tuning stops. Default 3.
     #[prost(uint32, optional, tag = "16")]
     pub finetune_early_stop: ::core::option::Option<u32>,
 }
@@ -1913,7 +1917,8 @@ pub enum TensorAction {
     Generate = 5,
     /// Left out, because the format has no place for it (the reason says why that is right).
     Drop = 6,
-    /// Same type, other values: a norm that takes up the inverse of the scales of the linears after it.
+    /// Same type, other values: a norm that takes up the inverse of the scales of the linears after it,
+    /// or that is tuned together with the codes of its block.
     Rescale = 7,
 }
 impl TensorAction {
@@ -2133,6 +2138,14 @@ pub struct TensorEvent {
     /// of grid or, for AQLM, of the k-means that its search begins with.
     #[prost(double, optional, tag = "9")]
     pub rounding_output_error: ::core::option::Option<f64>,
+    /// Error of the output of its decoder block on the calibration data, where the method tunes blocks
+    /// (AQLM): sqrt(sum |y' - y|^2 / sum |y - x|^2), where the block made y of x before it was
+    /// quantized and makes y' of it now. The same for every tensor that is written with the block.
+    #[prost(double, optional, tag = "10")]
+    pub block_output_error: ::core::option::Option<f64>,
+    /// The same error before the block was tuned.
+    #[prost(double, optional, tag = "11")]
+    pub untuned_block_output_error: ::core::option::Option<f64>,
 }
 /// Nothing new; the job is alive. Not stored: it carries the sequence of the event before it.
 #[derive(Clone, Copy, PartialEq, ::prost::Message)]

@@ -14,6 +14,7 @@ from hypothesis.extra import numpy as arrays
 from quantd_server.kernels.aqlm.additive_code import AdditiveCode
 from quantd_server.kernels.aqlm.code_search import search_codes
 from quantd_server.kernels.aqlm.codebook_update import update_codebooks, update_scales
+from quantd_server.kernels.aqlm.gradients import code_gradients
 from quantd_server.kernels.aqlm.packing import pack_codes, unpack_codes
 from quantd_server.kernels.aqlm.solver import SolverSettings, solve
 
@@ -77,6 +78,20 @@ def test_gathering_is_the_adjoint_of_spreading(shape, seed):
     left = float((code.decode().double() * values.double()).sum())
     right = float((code.codebooks.double() * code.gathered(values).double()).sum())
     assert left == pytest.approx(right, rel=1e-4, abs=1e-4)
+
+
+@settings(max_examples=25, deadline=None)
+@given(shapes, st.integers(0, 99))
+def test_gradients_are_those_of_autograd(shape, seed):
+    code = random_code(shape, 8, seed)
+    wanted, _ = problem(shape, seed)
+    codebooks = code.codebooks.clone().requires_grad_()
+    scales = code.scales.clone().requires_grad_()
+    decoded = AdditiveCode(codes=code.codes, codebooks=codebooks, scales=scales).decode()
+    (decoded * wanted).sum().backward()
+    found = code_gradients(code, wanted)
+    torch.testing.assert_close(found[0], codebooks.grad, rtol=1e-4, atol=1e-4)
+    torch.testing.assert_close(found[1], scales.grad, rtol=1e-4, atol=1e-4)
 
 
 @settings(max_examples=25, deadline=None)

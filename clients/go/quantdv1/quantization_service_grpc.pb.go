@@ -48,7 +48,7 @@ const (
 //     were changed while a stream was open (CREDENTIALS_CHANGED); the next call has the new ones.
 //   - RESOURCE_EXHAUSTED: the request is larger than `Limits.max_request_bytes`, or the caller calls
 //     too often (TOO_MANY_CALLS).
-//   - UNIMPLEMENTED: this server's version does not do it; `reason` is NOT_IMPLEMENTED.
+//   - UNIMPLEMENTED: this server's version does not do it.
 //   - INTERNAL: a fault of the server, with reason INTERNAL and an `incident` to look up in its log.
 type QuantizationServiceClient interface {
 	// Says what this server and its host can do. Cheap enough to poll: it is answered from memory.
@@ -184,7 +184,7 @@ type QuantizationService_QuantizeClient = grpc.ServerStreamingClient[QuantizeRes
 //     were changed while a stream was open (CREDENTIALS_CHANGED); the next call has the new ones.
 //   - RESOURCE_EXHAUSTED: the request is larger than `Limits.max_request_bytes`, or the caller calls
 //     too often (TOO_MANY_CALLS).
-//   - UNIMPLEMENTED: this server's version does not do it; `reason` is NOT_IMPLEMENTED.
+//   - UNIMPLEMENTED: this server's version does not do it.
 //   - INTERNAL: a fault of the server, with reason INTERNAL and an `incident` to look up in its log.
 type QuantizationServiceServer interface {
 	// Says what this server and its host can do. Cheap enough to poll: it is answered from memory.

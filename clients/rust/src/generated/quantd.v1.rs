@@ -2849,7 +2849,7 @@ pub mod quantization_service_client {
     ///   were changed while a stream was open (CREDENTIALS_CHANGED); the next call has the new ones.
     /// - RESOURCE_EXHAUSTED: the request is larger than `Limits.max_request_bytes`, or the caller calls
     ///   too often (TOO_MANY_CALLS).
-    /// - UNIMPLEMENTED: this server's version does not do it; `reason` is NOT_IMPLEMENTED.
+    /// - UNIMPLEMENTED: this server's version does not do it.
     /// - INTERNAL: a fault of the server, with reason INTERNAL and an `incident` to look up in its log.
     #[derive(Debug, Clone)]
     pub struct QuantizationServiceClient<T> {

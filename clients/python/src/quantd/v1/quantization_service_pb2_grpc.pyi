@@ -45,7 +45,7 @@ class QuantizationServiceStub:
       were changed while a stream was open (CREDENTIALS_CHANGED); the next call has the new ones.
     - RESOURCE_EXHAUSTED: the request is larger than `Limits.max_request_bytes`, or the caller calls
       too often (TOO_MANY_CALLS).
-    - UNIMPLEMENTED: this server's version does not do it; `reason` is NOT_IMPLEMENTED.
+    - UNIMPLEMENTED: this server's version does not do it.
     - INTERNAL: a fault of the server, with reason INTERNAL and an `incident` to look up in its log.
     """
 
@@ -120,7 +120,7 @@ class QuantizationServiceAsyncStub(QuantizationServiceStub):
       were changed while a stream was open (CREDENTIALS_CHANGED); the next call has the new ones.
     - RESOURCE_EXHAUSTED: the request is larger than `Limits.max_request_bytes`, or the caller calls
       too often (TOO_MANY_CALLS).
-    - UNIMPLEMENTED: this server's version does not do it; `reason` is NOT_IMPLEMENTED.
+    - UNIMPLEMENTED: this server's version does not do it.
     - INTERNAL: a fault of the server, with reason INTERNAL and an `incident` to look up in its log.
     """
 
@@ -191,7 +191,7 @@ class QuantizationServiceServicer(metaclass=_abc_1.ABCMeta):
       were changed while a stream was open (CREDENTIALS_CHANGED); the next call has the new ones.
     - RESOURCE_EXHAUSTED: the request is larger than `Limits.max_request_bytes`, or the caller calls
       too often (TOO_MANY_CALLS).
-    - UNIMPLEMENTED: this server's version does not do it; `reason` is NOT_IMPLEMENTED.
+    - UNIMPLEMENTED: this server's version does not do it.
     - INTERNAL: a fault of the server, with reason INTERNAL and an `incident` to look up in its log.
     """
 

@@ -6,6 +6,7 @@ x86-64 with torch 2.13: ``python -m bench calibrated`` prints the estimate besid
 
 from __future__ import annotations
 
+import re
 from collections import defaultdict
 from collections.abc import Iterable, Mapping
 
@@ -22,6 +23,13 @@ SOLVER_BYTES = 110_000_000
 """numba, and compiled kernels."""
 
 FLOAT32 = 4
+BFLOAT16 = 2
+
+MOST_EXPERTS = 8
+"""That see one token, as a rule: what a plan knows of a model does not tell."""
+
+_EXPERT = re.compile(r"\.experts\.\d+\.")
+_CHILD_OF_BLOCK = re.compile(r"\A\D+\.\d+\.[^.]+\.weight\Z")
 
 
 def calibrated_peak_bytes(
@@ -35,7 +43,7 @@ def calibrated_peak_bytes(
     linears, stored = _largest_block(tasks)
     if not linears:
         return 0
-    activations = min(ACTIVATION_BYTES, _activation_bytes(linears, usage.tokens, tuning_bytes))
+    activations = min(ACTIVATION_BYTES, activation_bytes(linears, usage.tokens, tuning_bytes))
     walk = walk_memory_bytes(
         linears=linears,
         block_bytes=stored,
@@ -77,7 +85,7 @@ def spilled_bytes(tasks: Iterable[TensorTask], usage: CalibrationUsage, tuning_b
     linears, _ = _largest_block(tasks)
     if not linears:
         return 0
-    stored = _activation_bytes(linears, usage.tokens, tuning_bytes)
+    stored = activation_bytes(linears, usage.tokens, tuning_bytes)
     return max(0, stored - ACTIVATION_BYTES)
 
 
@@ -116,16 +124,28 @@ def _hidden(linears: Mapping[str, tuple[int, int]]) -> int:
     return next(iter(linears.values()))[1]
 
 
-def _activation_bytes(
-    linears: Mapping[str, tuple[int, int]], tokens: int, tuning_bytes: int
+def activation_bytes(
+    linears: Mapping[str, tuple[int, int]], tokens: int, tuning_bytes: int = 0
 ) -> int:
-    """All that a walk keeps between passes: states, inputs of a stage, outputs of two; and the
-    outputs of the original block where it is tuned.
+    """Estimate of all that a walk keeps between passes of a block, in memory and on disk.
+
+    Hidden states and what attention returned, float32; of linears that lie in the block itself, not
+    in a module of their own, the results, too; the inputs of a stage, bfloat16, of all stages where
+    there is only one; and the outputs of the original block where it is tuned.
     """
-    outputs = sorted((rows for rows, _ in linears.values()), reverse=True)[:3]
-    inputs = max(columns for _, columns in linears.values())
-    states = _hidden(linears) * (2 if tuning_bytes else 1)
-    return tokens * (FLOAT32 * (states + sum(outputs)) + 2 * inputs)
+    hidden = _hidden(linears)
+    states = 2 * hidden + sum(rows for name, (rows, _) in linears.items() if _is_alone(name))
+    if tuning_bytes:
+        states += hidden
+    inputs = max(columns for _, columns in linears.values()) + 3 * hidden
+    experts = {found[0] for name in linears if (found := _EXPERT.search(name))}
+    inputs += hidden * min(len(experts), MOST_EXPERTS)
+    return tokens * (FLOAT32 * states + BFLOAT16 * inputs)
+
+
+def _is_alone(name: str) -> bool:
+    """Whether a linear, such as "model.decoder.layers.0.fc1.weight", is a child of its block."""
+    return bool(_CHILD_OF_BLOCK.match(name))
 
 
 def _result_bytes(tasks: Iterable[TensorTask]) -> int:

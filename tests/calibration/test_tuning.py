@@ -101,9 +101,9 @@ def test_gradients_and_what_the_walk_goes_on_with(family, tmp_path):
                     expected = expected.T
                 torch.testing.assert_close(gradients[name], expected, rtol=1e-3, atol=1e-4 * scale)
             error = tunable.error(values)
-            assert error.squared_error == pytest.approx(float(loss), rel=1e-4)
+            assert error.squared_error == pytest.approx(loss.item(), rel=1e-4)
             last, errors = tunable.finish(values)
-            assert last.squared_error == pytest.approx(float(loss), rel=1e-4)
+            assert last.squared_error == pytest.approx(loss.item(), rel=1e-4)
             assert last.energy == pytest.approx(error.energy, rel=1e-5)
             assert errors.keys() == values.keys() & {f"{name}.weight" for name in linears}
             step.finish()

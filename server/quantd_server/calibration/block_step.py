@@ -83,7 +83,8 @@ class BlockStep:
         self._options = options
         self._remaining = self._all_stages()
         self._tunes = bool(options.tuning_epochs) and any(map(self._wanted, self._parts.groups))
-        self._finished = False
+        self._handed_over = False
+        self._left = False
         wanted = sum(1 for group in self._parts.groups if self._wanted(group))
         passes = self._parts.last_pass + 1 + wanted
         if self._tunes:
@@ -111,7 +112,7 @@ class BlockStep:
         """
         if not self._tunes:
             return None
-        self._finished = True
+        self._handed_over = True
         return TunableBlock(
             self._model,
             self.index,
@@ -124,11 +125,17 @@ class BlockStep:
         )
 
     def finish(self) -> None:
-        """Goes on to the block's outputs, with the weights of stages not asked for as they are."""
+        """Goes on to the block's outputs, with the weights of stages not asked for as they are.
+
+        Doing so again changes nothing.
+        """
+        if self._left:
+            return
         for _ in self._remaining:
             pass
-        if self._tunes and not self._finished:
+        if self._tunes and not self._handed_over:
             raise RuntimeError("a walk that shall be tuned goes on from what tuning ends with")
+        self._left = True
         self._options.on_progress(1.0)
 
     def weight(self, name: str) -> torch.Tensor:

@@ -60,8 +60,8 @@ def solved(monkeypatch) -> list[int]:
     counts: list[int] = []
     original = BlockwiseRun._do_block
 
-    def spy(self, quantizer, stages):
-        outcomes = original(self, quantizer, stages)
+    def spy(self, *step):
+        outcomes = original(self, *step)
         counts.append(len(outcomes))
         return outcomes
 

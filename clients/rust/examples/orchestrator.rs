@@ -86,7 +86,12 @@ async fn plan_and_quantize(
     batch: &str,
     spec: v1::QuantizationSpec,
 ) -> Result<v1::QuantizationResult, Error> {
-    let planned = client.plan(spec.clone()).await?;
+    let planned = loop {
+        match client.plan(spec.clone()).await {
+            Err(error) if error.is_retryable() => pause_after(name, &error).await,
+            other => break other?,
+        }
+    };
     if let Some(plan) = planned.plan.filter(|_| planned.executable) {
         eprintln!("{name}: planned, {} bytes", plan.output_bytes);
     }
@@ -118,12 +123,15 @@ async fn submit(
 ) -> Result<JobStream, Error> {
     loop {
         match client.quantize(request.clone()).await {
-            Err(error) if error.is_retryable() => {
-                let pause = error.retry_after().unwrap_or(Duration::from_secs(1));
-                eprintln!("{name}: {} once more in {pause:?}", error.reason());
-                tokio::time::sleep(pause).await;
-            }
+            Err(error) if error.is_retryable() => pause_after(name, &error).await,
             other => return other,
         }
     }
+}
+
+/// Waits as long as the server asks for, or a second where it is not there to ask.
+async fn pause_after(name: &str, error: &Error) {
+    let pause = error.retry_after().unwrap_or(Duration::from_secs(1));
+    eprintln!("{name}: {} once more in {pause:?}", error.reason());
+    tokio::time::sleep(pause).await;
 }

@@ -386,7 +386,7 @@ def a_full_queue() -> list[Step]:
         answered(CANCEL, {"name": "${waiting}"}, {"job": {"state": "JOB_STATE_CANCELLED"}}),
         {"end": "waiting", "expect": {"events": {"states": ["QUEUED", "CANCELLED"]}}},
         answered(CANCEL, {"name": "${running}"}, {}),
-        {"end": "running"},
+        {"end": "running", "expect": {"late": True}},
     ]
 
 
